@@ -1,0 +1,1 @@
+//! Git writers and Git-driven deliveries (Flux).

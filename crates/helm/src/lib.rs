@@ -1,0 +1,1 @@
+//! Reads Helm releases from their storage.

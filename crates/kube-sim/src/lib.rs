@@ -1,0 +1,1 @@
+//! An in-process Kubernetes API server with stand-in controllers and faults, for tests.

@@ -1,0 +1,1 @@
+//! Volume snapshots through CSI: discover, protect, take, verify, restore, expire.

@@ -1,0 +1,1 @@
+//! Upgrades that cannot lose data: versions, plans, a durable engine, workflows and their ports.

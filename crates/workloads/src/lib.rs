@@ -1,0 +1,1 @@
+//! Workloads: who mounts what, stop, put back, and whether they are healthy.

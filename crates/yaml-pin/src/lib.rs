@@ -1,0 +1,1 @@
+//! Change one YAML scalar and touch nothing else.
