@@ -1,1 +1,18 @@
-//! Upgrades that cannot lose data: versions, plans, a durable engine, workflows and their ports.
+//! Upgrades that cannot lose data and cannot get stuck half way: the decisions, without any client.
+//!
+//! - [`engine`] runs a plan of steps durably: intent before each effect, evidence after it, undo before the point of no
+//!   return, forward after it. It knows nothing about apps.
+//! - [`app`] is the journey of an app through Git, as plans for that engine and decisions over [`ports`].
+//! - [`ports`] are the small traits through which everything outside is reached.
+//! - [`version`] knows versions, ranges and their order.
+//!
+//! This crate has no Kubernetes, Git or HTTP client, no runtime, and no clock but the one it is given.
+
+pub mod app;
+pub mod duration;
+pub mod engine;
+mod failure;
+pub mod ports;
+pub mod version;
+
+pub use failure::{Coded, Failure};

@@ -1,0 +1,1 @@
+//! The journey of an app through Git.

@@ -1,0 +1,258 @@
+//! The two pure functions that are the engine: what comes next, and what an observation does to the journal.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::journal::{Cause, Course, Entry, Journal, MAX_ERROR, MAX_EVIDENCE, Outcome, StepState};
+use super::plan::{Direction, Plan, Step};
+use crate::Failure;
+
+/// Whether the operation may still have effects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuardState {
+    /// Everything it must hold is held.
+    Held,
+    /// Something was lost, and what.
+    Lost(String),
+}
+
+/// What the shell knows besides plan and journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether somebody asked to cancel.
+    pub cancel: bool,
+    /// Leadership, locks.
+    pub guard: GuardState,
+}
+
+/// What comes next. Exactly one is applied at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Write the intent of this step, then make it so.
+    Begin {
+        /// Position in the plan.
+        step: usize,
+        /// Which half of the step.
+        direction: Direction,
+    },
+    /// The intent is written: look whether its effect is there, make it so if it is absent.
+    Observe {
+        /// Position in the plan.
+        step: usize,
+        /// Which half of the step.
+        direction: Direction,
+    },
+    /// Nothing to do before this instant.
+    Wait {
+        /// The instant.
+        until: Timestamp,
+    },
+    /// Write into the journal that the operation goes back from here.
+    TurnBack(Cause),
+    /// Write into the journal that the operation has ended.
+    Close(Outcome),
+    /// It has ended, and nothing of it is left to be tried again.
+    Rest(Outcome),
+    /// A guard is lost: no effect, no write.
+    Halt(String),
+}
+
+/// What was seen of a step's effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observation {
+    /// It is not there, nor on its way.
+    Absent,
+    /// It is on its way.
+    Pending {
+        /// What is missing, for people.
+        waiting_for: String,
+        /// When looking again makes sense.
+        look_again_in: SignedDuration,
+    },
+    /// It is there, with the evidence.
+    Done(Value),
+    /// It will not come.
+    Failed(Failure),
+}
+
+/// Longest pause between two attempts at a step.
+const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
+/// Pause before a leftover is tried again.
+const HEAL_AFTER: SignedDuration = SignedDuration::from_secs(15);
+
+/// Says what comes next. Total: there is an answer for every journal, also for one no engine would have written.
+pub fn decide(plan: &Plan, journal: &Journal, facts: &Facts, now: Timestamp) -> Decision {
+    let next = match (&journal.outcome, &journal.course) {
+        (Some(outcome), _) => heal(plan, journal, outcome, now),
+        (None, Course::Forward) => forward(plan, journal, facts, now),
+        (None, Course::Back(cause)) => back(plan, journal, cause, now),
+    };
+    match (&facts.guard, next) {
+        (GuardState::Lost(what), Decision::Begin { .. } | Decision::Observe { .. }) => Decision::Halt(what.clone()),
+        (GuardState::Lost(what), Decision::TurnBack(_) | Decision::Close(_)) => Decision::Halt(what.clone()),
+        (_, next) => next,
+    }
+}
+
+fn forward(plan: &Plan, journal: &Journal, facts: &Facts, now: Timestamp) -> Decision {
+    let irrevocable = journal.irrevocable(plan);
+    if facts.cancel && !irrevocable {
+        return Decision::TurnBack(Cause::Cancelled);
+    }
+    for (at, step) in plan.steps.iter().enumerate() {
+        match journal.entry(&step.id) {
+            None => return Decision::Begin { step: at, direction: Direction::Do },
+            Some(entry) => match entry.state {
+                StepState::Done => {}
+                StepState::Doing => return continue_step(at, entry, Direction::Do, now),
+                StepState::Failed | StepState::Undoing | StepState::Undone | StepState::Leftover => {
+                    let failure = entry.error.clone().unwrap_or_else(unexplained);
+                    let step = step.id.clone();
+                    return if irrevocable {
+                        Decision::Close(Outcome::Failed { step, failure })
+                    } else {
+                        Decision::TurnBack(Cause::StepFailed { step, failure })
+                    };
+                }
+            },
+        }
+    }
+    Decision::Close(Outcome::Succeeded)
+}
+
+fn back(plan: &Plan, journal: &Journal, cause: &Cause, now: Timestamp) -> Decision {
+    for (at, step) in plan.steps.iter().enumerate().rev() {
+        let Some(entry) = journal.entry(&step.id).filter(|entry| entry.begun && step.undo.is_some()) else { continue };
+        match entry.state {
+            StepState::Undone | StepState::Leftover => {}
+            StepState::Undoing => return continue_step(at, entry, Direction::Undo, now),
+            StepState::Doing | StepState::Done | StepState::Failed => {
+                return Decision::Begin { step: at, direction: Direction::Undo };
+            }
+        }
+    }
+    Decision::Close(Outcome::Undone(cause.clone()))
+}
+
+/// After the end only leftovers are touched, newest first, each when it is due.
+fn heal(plan: &Plan, journal: &Journal, outcome: &Outcome, now: Timestamp) -> Decision {
+    let mut soonest: Option<Timestamp> = None;
+    for (at, step) in plan.steps.iter().enumerate().rev() {
+        let Some(entry) = journal.entry(&step.id).filter(|entry| entry.begun && step.undo.is_some()) else { continue };
+        let next = match entry.state {
+            StepState::Undoing => continue_step(at, entry, Direction::Undo, now),
+            StepState::Leftover if is_due(entry, now) => Decision::Begin { step: at, direction: Direction::Undo },
+            StepState::Leftover => Decision::Wait { until: entry.look_again.unwrap_or(now) },
+            StepState::Doing | StepState::Done | StepState::Failed | StepState::Undone => continue,
+        };
+        match next {
+            Decision::Wait { until } => soonest = Some(soonest.map_or(until, |earlier| earlier.min(until))),
+            due => return due,
+        }
+    }
+    soonest.map_or_else(|| Decision::Rest(outcome.clone()), |until| Decision::Wait { until })
+}
+
+fn continue_step(at: usize, entry: &Entry, direction: Direction, now: Timestamp) -> Decision {
+    match entry.look_again {
+        Some(until) if until > now => Decision::Wait { until },
+        _ if entry.retry || !entry.begun => Decision::Begin { step: at, direction },
+        _ => Decision::Observe { step: at, direction },
+    }
+}
+
+fn is_due(entry: &Entry, now: Timestamp) -> bool {
+    entry.look_again.is_none_or(|until| until <= now)
+}
+
+fn unexplained() -> Failure {
+    Failure::permanent("journal-inconsistent", "the journal shows a step that is neither done nor on its way")
+        .with_hint("this is a defect of Windlass: please report it with the request's status")
+}
+
+/// Writes what was seen of a step into its entry. The entry must have been begun or attempted before; if it was not, nothing
+/// is written and the next decision begins it.
+///
+/// [`Observation::Absent`] after the effect was made counts as on its way: the world has not caught up yet.
+pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Observation, now: Timestamp) {
+    let Some(entry) = journal.entry_mut(&step.id) else { return };
+    let late = now.duration_since(entry.started_at) >= step.deadline;
+    match seen {
+        Observation::Done(evidence) => match oversized(&evidence) {
+            Some(failure) => fail(entry, direction, failure, now),
+            None => {
+                entry.state = if direction == Direction::Do { StepState::Done } else { StepState::Undone };
+                if direction == Direction::Do {
+                    entry.evidence = evidence;
+                }
+                entry.finished_at = Some(now);
+                entry.look_again = None;
+                entry.waiting_for.clear();
+                entry.retry = false;
+                entry.error = None;
+            }
+        },
+        Observation::Absent if late => fail(entry, direction, overdue(step, entry, "its effect to show"), now),
+        Observation::Pending { waiting_for, .. } if late => {
+            let failure = overdue(step, entry, &waiting_for);
+            fail(entry, direction, failure, now);
+        }
+        Observation::Absent => wait(entry, "its effect to show".into(), SignedDuration::from_millis(200), now),
+        Observation::Pending { waiting_for, look_again_in } => wait(entry, waiting_for, look_again_in, now),
+        Observation::Failed(failure) if failure.retryable && !late => {
+            entry.error = Some(failure.bounded(MAX_ERROR));
+            entry.retry = true;
+            entry.look_again = later(now, backoff(entry.attempt));
+        }
+        Observation::Failed(failure) => fail(entry, direction, failure, now),
+    }
+}
+
+fn wait(entry: &mut Entry, waiting_for: String, pause: SignedDuration, now: Timestamp) {
+    entry.waiting_for = waiting_for;
+    entry.waiting_for.truncate(entry.waiting_for.floor_char_boundary(MAX_ERROR / 2));
+    entry.look_again = later(now, pause);
+}
+
+fn fail(entry: &mut Entry, direction: Direction, failure: Failure, now: Timestamp) {
+    entry.error = Some(failure.bounded(MAX_ERROR));
+    entry.finished_at = Some(now);
+    entry.retry = false;
+    match direction {
+        Direction::Do => {
+            entry.state = StepState::Failed;
+            entry.look_again = None;
+        }
+        Direction::Undo => {
+            entry.state = StepState::Leftover;
+            entry.look_again = later(now, HEAL_AFTER);
+        }
+    }
+}
+
+fn overdue(step: &Step, entry: &Entry, waiting_for: &str) -> Failure {
+    let limit = crate::duration::format(step.deadline);
+    let last = entry.error.as_ref().map(|error| format!("; last error: {}", error.message)).unwrap_or_default();
+    Failure::permanent(
+        "deadline-exceeded",
+        format!("could not {} within {limit}: still waiting for {waiting_for}{last}", step.title),
+    )
+    .with_hint(entry.error.as_ref().map(|error| error.hint.clone()).unwrap_or_default())
+}
+
+fn oversized(evidence: &Value) -> Option<Failure> {
+    let size = evidence.to_string().len();
+    (size > MAX_EVIDENCE).then(|| {
+        Failure::permanent("evidence-too-large", format!("{size} bytes of evidence, and {MAX_EVIDENCE} fit a step"))
+    })
+}
+
+/// Doubles from half a second.
+fn backoff(attempt: u32) -> SignedDuration {
+    let doublings = attempt.saturating_sub(1).min(10);
+    SignedDuration::from_millis(500_i64 << doublings).min(MAX_BACKOFF)
+}
+
+fn later(now: Timestamp, pause: SignedDuration) -> Option<Timestamp> {
+    now.checked_add(pause).ok()
+}

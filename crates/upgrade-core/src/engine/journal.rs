@@ -1,0 +1,254 @@
+//! What has been done of a plan.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan::{Direction, Plan, Step};
+use crate::Failure;
+
+/// The most bytes of one piece of evidence or intent; what is larger is refused by [`settle`](super::settle).
+pub(super) const MAX_EVIDENCE: usize = 2048;
+/// The most bytes of the last error of a step.
+pub(super) const MAX_ERROR: usize = 1024;
+/// The most bytes of one whole entry, for the check that a plan's record fits its store.
+pub(super) const MAX_ENTRY: usize = 2 * MAX_EVIDENCE + MAX_ERROR + 512;
+
+/// Where one step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StepState {
+    /// The intent is written: its effect may or may not exist.
+    Doing,
+    /// Its effect was seen.
+    Done,
+    /// It did not succeed; part of its effect may exist.
+    Failed,
+    /// The intent to undo is written.
+    Undoing,
+    /// Its effect is gone, or never was.
+    Undone,
+    /// Undoing did not succeed in time: its effect is still there, and undoing it is tried again from time to time.
+    Leftover,
+}
+
+/// What is known of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The step's id.
+    pub step: String,
+    /// Where it stands.
+    pub state: StepState,
+    /// How often it was tried in the present direction, from 1.
+    pub attempt: u32,
+    /// Whether an intent was ever written, so that an effect may exist. False when preparing it already failed.
+    pub begun: bool,
+    /// Whether the last attempt failed in a way that is worth another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry: bool,
+    /// What was about to be done, written before it was.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub intent: Value,
+    /// What was seen when it was done.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub evidence: Value,
+    /// First begun in the present direction.
+    pub started_at: Timestamp,
+    /// Ended in the present direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Not to be looked at before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_again: Option<Timestamp>,
+    /// What it waits for, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiting_for: String,
+    /// The last error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// Why an operation turned back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Cause {
+    /// A step failed.
+    StepFailed {
+        /// The step.
+        step: String,
+        /// Its failure.
+        failure: Failure,
+    },
+    /// Somebody asked for it, in time.
+    Cancelled,
+}
+
+/// Which way an operation goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Course {
+    /// Towards the goal.
+    Forward,
+    /// Back to where it started. One-way.
+    Back(Cause),
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// Every step is done.
+    Succeeded,
+    /// It turned back before the point of no return; what could be undone was.
+    Undone(Cause),
+    /// A step failed after the point of no return.
+    Failed {
+        /// The step.
+        step: String,
+        /// Its failure.
+        failure: Failure,
+    },
+}
+
+/// Something an ended operation has left in the world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leftover {
+    /// The step that holds it.
+    pub step: String,
+    /// What it is.
+    pub what: String,
+    /// Why it is still there.
+    pub why: String,
+    /// Whether undoing it is still being tried.
+    pub retried: bool,
+}
+
+/// The record of an operation. At most one entry a step, in the order they were first begun.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Journal {
+    /// Hash of the plan it belongs to.
+    pub plan_hash: String,
+    /// Which way it goes.
+    pub course: Course,
+    /// One entry for each step that was begun.
+    pub entries: Vec<Entry>,
+    /// When the operation began.
+    pub started_at: Timestamp,
+    /// How it ended. Healing a leftover afterwards changes entries, never this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+impl Journal {
+    /// An empty journal for a plan.
+    pub fn new(plan: &Plan, now: Timestamp) -> Self {
+        Self {
+            plan_hash: plan.hash.clone(),
+            course: Course::Forward,
+            entries: Vec::new(),
+            started_at: now,
+            outcome: None,
+            finished_at: None,
+        }
+    }
+
+    /// The entry of a step, if it was begun.
+    pub fn entry(&self, step: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.step == step)
+    }
+
+    pub(super) fn entry_mut(&mut self, step: &str) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.step == step)
+    }
+
+    /// What was seen when a step was done; `Null` when it was not.
+    pub fn evidence(&self, step: &str) -> &Value {
+        self.entry(step).map_or(&Value::Null, |entry| &entry.evidence)
+    }
+
+    /// Whether the point of no return was passed: from the moment its intent is written.
+    pub fn irrevocable(&self, plan: &Plan) -> bool {
+        plan.steps.iter().any(|step| step.point_of_no_return && self.entry(&step.id).is_some_and(|entry| entry.begun))
+    }
+
+    /// What the operation holds at this moment: while it runs this is work in progress, after its end these are leftovers.
+    pub fn leftovers(&self, plan: &Plan) -> Vec<Leftover> {
+        plan.steps.iter().filter_map(|step| self.leftover(plan, step)).collect()
+    }
+
+    fn leftover(&self, plan: &Plan, step: &Step) -> Option<Leftover> {
+        let entry = self.entry(&step.id).filter(|entry| entry.begun && entry.state != StepState::Undone)?;
+        let healing = self.outcome.is_some() && matches!(entry.state, StepState::Leftover | StepState::Undoing);
+        let what = step.holds.clone().or_else(|| healing.then(|| step.title.clone()))?;
+        let released = plan.steps.iter().any(|later| later.releases.contains(&step.id) && self.is_done(&later.id));
+        if released {
+            return None;
+        }
+        let why = match &entry.error {
+            Some(error) if entry.state != StepState::Done => error.message.clone(),
+            _ if !entry.waiting_for.is_empty() => format!("waiting for {}", entry.waiting_for),
+            _ => "nothing has undone it yet".into(),
+        };
+        Some(Leftover { step: step.id.clone(), what, why, retried: healing })
+    }
+
+    fn is_done(&self, step: &str) -> bool {
+        self.entry(step).is_some_and(|entry| entry.state == StepState::Done)
+    }
+
+    /// Writes the intent of the present attempt: from here on its effect may exist.
+    pub(super) fn mark_begun(&mut self, step: &Step, intent: Value) {
+        if let Some(entry) = self.entry_mut(&step.id) {
+            entry.begun = true;
+            entry.intent = intent;
+        }
+    }
+
+    /// Another attempt at a step, without an intent: its effect is not to be made yet.
+    pub(super) fn attempt(&mut self, step: &Step, direction: Direction, now: Timestamp) {
+        let state = match direction {
+            Direction::Do => StepState::Doing,
+            Direction::Undo => StepState::Undoing,
+        };
+        let fresh = Entry {
+            step: step.id.clone(),
+            state,
+            attempt: 1,
+            begun: false,
+            retry: false,
+            intent: Value::Null,
+            evidence: Value::Null,
+            started_at: now,
+            finished_at: None,
+            look_again: None,
+            waiting_for: String::new(),
+            error: None,
+        };
+        let at = self.entries.iter().position(|entry| entry.step == step.id);
+        let earlier = at.map(|at| self.entries.remove(at));
+        let entry = match earlier {
+            None => fresh,
+            Some(earlier) if earlier.state == state => Entry {
+                attempt: earlier.attempt.saturating_add(1),
+                started_at: earlier.started_at,
+                error: earlier.error.clone(),
+                ..fresh.after(&earlier)
+            },
+            Some(earlier) => fresh.after(&earlier),
+        };
+        let at = at.unwrap_or(self.entries.len());
+        self.entries.insert(at, entry);
+    }
+}
+
+impl Entry {
+    /// Keeps what is known from earlier attempts: that an effect may exist, and what was seen of it.
+    fn after(self, earlier: &Self) -> Self {
+        Self { begun: earlier.begun, evidence: earlier.evidence.clone(), ..self }
+    }
+}

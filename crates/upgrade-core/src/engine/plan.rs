@@ -1,0 +1,249 @@
+//! What an operation will do, fixed before it starts.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::journal;
+use crate::Coded;
+
+/// Whether a step is being done or undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Direction {
+    /// Towards the goal.
+    Do,
+    /// Back to where the operation started.
+    Undo,
+}
+
+/// One step of a plan: at most one external effect, and possibly its undoing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Stable and unique within the plan: `snapshot/take/data`.
+    pub id: String,
+    /// For people, in the present tense: `take a snapshot of claim data`.
+    pub title: String,
+    /// What the workflow's runner needs to know; opaque to the engine.
+    pub action: Value,
+    /// How long the step may take from its first attempt, before it counts as failed.
+    #[serde(with = "crate::duration")]
+    pub deadline: SignedDuration,
+    /// How undoing it is called, for people; `None` when there is nothing to undo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<String>,
+    /// From the moment this step's intent is written, nothing is undone any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub point_of_no_return: bool,
+    /// What stays behind in the world once the step was begun, until it is undone or released: `HelmRelease notes/notes suspended`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<String>,
+    /// Ids of earlier steps whose hold ends when this step is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<String>,
+}
+
+impl Step {
+    /// A step without undo that holds nothing.
+    pub fn new(id: impl Into<String>, title: impl Into<String>, action: Value, deadline: SignedDuration) -> Self {
+        Self {
+            id: id.into(),
+            title: title.into(),
+            action,
+            deadline,
+            undo: None,
+            point_of_no_return: false,
+            holds: None,
+            releases: Vec::new(),
+        }
+    }
+
+    /// Adds how undoing it is called.
+    #[must_use]
+    pub fn undone_by(mut self, title: impl Into<String>) -> Self {
+        self.undo = Some(title.into());
+        self
+    }
+
+    /// Adds what stays behind until it is undone or released.
+    #[must_use]
+    pub fn holding(mut self, what: impl Into<String>) -> Self {
+        self.holds = Some(what.into());
+        self
+    }
+
+    /// Adds an earlier step whose hold ends with this one.
+    #[must_use]
+    pub fn releasing(mut self, step: impl Into<String>) -> Self {
+        self.releases.push(step.into());
+        self
+    }
+
+    /// Makes it the point of no return.
+    #[must_use]
+    pub fn irrevocable(mut self) -> Self {
+        self.point_of_no_return = true;
+        self
+    }
+}
+
+/// An ordered list of steps with everything they were computed from.
+///
+/// A plan never changes once it is stored: later edits of the app do not reach a running operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// [`Plan::VERSION`] of the engine that made it. An engine refuses a version it does not know.
+    pub plan_version: u32,
+    /// Which workflow's runner understands the actions: `app-upgrade`.
+    pub workflow: String,
+    /// The unique id of the operation, the request's UID.
+    pub operation: String,
+    /// All resolved inputs.
+    pub inputs: Value,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// SHA-256, in hex, over everything above.
+    pub hash: String,
+}
+
+/// Why a plan was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two steps have the same id.
+    #[error("two steps of the plan are called {0:?}")]
+    DuplicateStep(String),
+    /// A step releases one that does not come before it.
+    #[error("step {step:?} releases {released:?}, which does not come before it")]
+    UnknownRelease {
+        /// The step.
+        step: String,
+        /// What it claims to release.
+        released: String,
+    },
+    /// There is nothing to do.
+    #[error("the plan has no steps")]
+    Empty,
+    /// Plan and journal could outgrow the store.
+    #[error("the plan could need {needed} bytes with its journal, and {} fit", Plan::MAX_RECORD)]
+    TooLarge {
+        /// Bytes.
+        needed: usize,
+    },
+    /// It was made by another engine.
+    #[error("the plan has version {found}, and this engine knows only {}", Plan::VERSION)]
+    UnknownVersion {
+        /// Its version.
+        found: u32,
+    },
+    /// It is not what was accepted.
+    #[error("the plan's content does not match its hash")]
+    Altered,
+    /// The workflow has no runner here.
+    #[error("the plan is for workflow {found:?}, which is not run here")]
+    UnknownWorkflow {
+        /// Its workflow.
+        found: String,
+    },
+}
+
+impl Coded for PlanError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::DuplicateStep(_) | Self::UnknownRelease { .. } | Self::Empty => "plan-malformed",
+            Self::TooLarge { .. } => "plan-too-large",
+            Self::UnknownVersion { .. } => "plan-version-unknown",
+            Self::Altered => "plan-altered",
+            Self::UnknownWorkflow { .. } => "plan-workflow-unknown",
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::TooLarge { .. } => "split the app into several that are upgraded one after the other".into(),
+            Self::UnknownVersion { .. } | Self::UnknownWorkflow { .. } => {
+                "let the version of Windlass that made the plan finish it".into()
+            }
+            Self::Altered => "restore the request's status from a backup, or cancel the request".into(),
+            _ => "this is a defect of Windlass: please report it".into(),
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+impl Plan {
+    /// The version of plans that this engine makes and understands.
+    pub const VERSION: u32 = 1;
+    /// The most bytes a plan and its journal may ever take together, as JSON.
+    pub const MAX_RECORD: usize = 256 * 1024;
+
+    /// Makes a plan, or refuses one that is malformed or could outgrow the store.
+    pub fn new(workflow: &str, operation: &str, inputs: Value, steps: Vec<Step>) -> Result<Self, PlanError> {
+        let mut plan = Self {
+            plan_version: Self::VERSION,
+            workflow: workflow.into(),
+            operation: operation.into(),
+            inputs,
+            steps,
+            hash: String::new(),
+        };
+        plan.check_shape()?;
+        plan.hash = plan.content_hash();
+        let needed = json_len(&plan) + plan.steps.len() * journal::MAX_ENTRY;
+        if needed > Self::MAX_RECORD {
+            return Err(PlanError::TooLarge { needed });
+        }
+        Ok(plan)
+    }
+
+    /// Refuses a plan that this engine cannot continue: another version, or not what was accepted.
+    pub fn verify(&self) -> Result<(), PlanError> {
+        if self.plan_version != Self::VERSION {
+            return Err(PlanError::UnknownVersion { found: self.plan_version });
+        }
+        if self.hash != self.content_hash() {
+            return Err(PlanError::Altered);
+        }
+        self.check_shape()
+    }
+
+    /// The step of that id and its position.
+    pub fn step(&self, id: &str) -> Option<(usize, &Step)> {
+        self.steps.iter().enumerate().find(|(_, step)| step.id == id)
+    }
+
+    fn check_shape(&self) -> Result<(), PlanError> {
+        if self.steps.is_empty() {
+            return Err(PlanError::Empty);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for step in &self.steps {
+            if let Some(released) = step.releases.iter().find(|id| !seen.contains(id.as_str())) {
+                return Err(PlanError::UnknownRelease { step: step.id.clone(), released: released.clone() });
+            }
+            if !seen.insert(step.id.as_str()) {
+                return Err(PlanError::DuplicateStep(step.id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The hash is taken over sorted JSON, so that it survives a store that reorders keys.
+    fn content_hash(&self) -> String {
+        let mut content = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = content.as_object_mut() {
+            fields.remove("hash");
+        }
+        content.sort_all_objects();
+        let digest = Sha256::digest(content.to_string().as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn json_len<T: Serialize>(value: &T) -> usize {
+    serde_json::to_string(value).map_or(usize::MAX / 2, |text| text.len())
+}

@@ -1,0 +1,1 @@
+//! Versions, ranges and their order.
