@@ -13,11 +13,13 @@
 //! the preflight of an operation. Defaults are applied by the accessor methods here and not by the API server, so that
 //! `kubectl get -o yaml` shows what a person wrote and nothing else.
 //!
+//! [`call`] is what all clients of these types share: how refusals of the API server are read, and guarded patches.
 //! [`foreign`] holds hand-written, partial types of Flux and of the CSI snapshot API. They ignore fields they do not know:
 //! read with them, write with patches only.
 
 #![allow(unreachable_pub, reason = "KubeSchema copies public structs into function bodies")]
 
+pub mod call;
 mod conditions;
 mod duration;
 pub mod foreign;
