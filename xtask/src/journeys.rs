@@ -1,0 +1,56 @@
+//! Journeys: what a person does and sees, written once and run on a rig.
+
+use clap::ValueEnum;
+
+use crate::cargo;
+
+/// What a journey runs on.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Rig {
+    /// The simulation, in this process and under virtual time.
+    Sim,
+    /// Real servers.
+    Real,
+}
+
+impl Rig {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sim => "sim",
+            Self::Real => "real",
+        }
+    }
+}
+
+/// Which journeys, on which rig.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to run on.
+    #[arg(long, value_enum)]
+    pub(crate) rig: Rig,
+    /// Kill the code under test at every step and let it recover.
+    #[arg(long)]
+    pub(crate) crash: bool,
+    /// Names of journeys; all when none is given.
+    pub(crate) names: Vec<String>,
+}
+
+/// # Errors
+/// When a journey fails, or cannot be compiled.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    // The rig starts programs that it looks for next to the journeys.
+    cargo::run(&mut cargo::cargo(&[
+        "build",
+        "--quiet",
+        "--package",
+        "windlass-rig",
+        "--package",
+        "windlass-journeys",
+    ]))?;
+    let mut command =
+        cargo::cargo(&["run", "--quiet", "--package", "windlass-journeys", "--", "--rig", args.rig.name()]);
+    if args.crash {
+        command.arg("--crash");
+    }
+    cargo::run(command.args(&args.names))
+}
