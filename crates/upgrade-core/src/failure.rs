@@ -80,7 +80,7 @@ impl Failure {
     }
 }
 
-fn truncate(text: &mut String, max: usize) {
+pub(crate) fn truncate(text: &mut String, max: usize) {
     if text.len() <= max {
         return;
     }

@@ -1,1 +1,21 @@
-//! The journey of an app through Git.
+//! The journey of an app through Git: its data and its version move together, or not at all.
+//!
+//! [`facts`] are gathered through the ports, read-only; [`preflight`] refuses by name; [`upgrade`] and [`rollback`] turn facts
+//! into plans; [`AppRunner`] carries the steps out; [`after`](mod@after) says what follows when an upgrade did not succeed.
+
+pub mod after;
+mod ask;
+mod build;
+pub mod facts;
+pub mod preflight;
+pub mod rollback;
+mod runner;
+mod step;
+pub mod upgrade;
+
+pub use ask::{
+    AppSpec, AutoRollback, Consistency, HealthPolicy, RollbackAsk, SnapshotPolicy, UpgradeAsk, VersionPolicy,
+};
+pub use build::{AppInputs, PlannedWorkload, Root, roots};
+pub use runner::{AppPorts, AppRunner};
+pub use step::AppStep;

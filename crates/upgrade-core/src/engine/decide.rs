@@ -60,19 +60,37 @@ pub enum Decision {
 /// What was seen of a step's effect.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
-    /// It is not there, nor on its way.
-    Absent,
+    /// It is not there, nor on its way: make it. The text is what is waited for once it was made, for people.
+    Absent(String),
     /// It is on its way.
     Pending {
         /// What is missing, for people.
         waiting_for: String,
         /// When looking again makes sense.
         look_again_in: SignedDuration,
+        /// Something seen on the way that must not be forgotten, whatever the end; replaces what was noted before.
+        sighted: Option<Value>,
     },
     /// It is there, with the evidence.
     Done(Value),
     /// It will not come.
     Failed(Failure),
+}
+
+impl Observation {
+    /// Not there; once it was made, it is waited for to show.
+    pub fn absent() -> Self {
+        Self::Absent("its effect to show".into())
+    }
+
+    /// On its way; look again soon.
+    pub fn pending(waiting_for: impl Into<String>, millis: i64) -> Self {
+        Self::Pending {
+            waiting_for: waiting_for.into(),
+            look_again_in: SignedDuration::from_millis(millis),
+            sighted: None,
+        }
+    }
 }
 
 /// Longest pause between two attempts at a step.
@@ -192,13 +210,18 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
                 entry.error = None;
             }
         },
-        Observation::Absent if late => fail(entry, direction, overdue(step, entry, "its effect to show"), now),
-        Observation::Pending { waiting_for, .. } if late => {
+        Observation::Absent(waiting_for) | Observation::Pending { waiting_for, .. } if late => {
             let failure = overdue(step, entry, &waiting_for);
             fail(entry, direction, failure, now);
         }
-        Observation::Absent => wait(entry, "its effect to show".into(), SignedDuration::from_millis(200), now),
-        Observation::Pending { waiting_for, look_again_in } => wait(entry, waiting_for, look_again_in, now),
+        Observation::Absent(waiting_for) => wait(entry, waiting_for, SignedDuration::from_millis(200), now),
+        Observation::Pending { waiting_for, look_again_in, sighted } => {
+            if let Some(sighted) = sighted.filter(|sighted| direction == Direction::Do && oversized(sighted).is_none())
+            {
+                entry.evidence = sighted;
+            }
+            wait(entry, waiting_for, look_again_in, now);
+        }
         Observation::Failed(failure) if failure.retryable && !late => {
             entry.error = Some(failure.bounded(MAX_ERROR));
             entry.retry = true;
@@ -210,7 +233,7 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
 
 fn wait(entry: &mut Entry, waiting_for: String, pause: SignedDuration, now: Timestamp) {
     entry.waiting_for = waiting_for;
-    entry.waiting_for.truncate(entry.waiting_for.floor_char_boundary(MAX_ERROR / 2));
+    crate::failure::truncate(&mut entry.waiting_for, MAX_ERROR / 2);
     entry.look_again = later(now, pause);
 }
 

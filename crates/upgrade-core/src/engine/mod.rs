@@ -17,10 +17,14 @@
 
 mod decide;
 mod journal;
+mod memory;
 mod plan;
 mod shell;
+#[cfg(test)]
+mod tests;
 
 pub use decide::{Decision, Facts, GuardState, Observation, decide, settle};
 pub use journal::{Cause, Course, Entry, Journal, Leftover, Outcome, StepState};
+pub use memory::MemoryStore;
 pub use plan::{Direction, Plan, PlanError, Step};
-pub use shell::{Engine, EngineError, Guard, StepContext, StepRunner, Tick};
+pub use shell::{Effect, Engine, EngineError, Guard, StepContext, StepRunner, Tick};

@@ -44,6 +44,15 @@ impl<'a> StepContext<'a> {
     }
 }
 
+/// What is known once an effect was made.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// It was asked for: look whether it is there.
+    Made,
+    /// The answer to the write is itself the evidence.
+    Proven(Value),
+}
+
 /// Carries out the steps of one workflow.
 ///
 /// - **Flow**: `prepare` (read-only) gives the intent, which is written; then `observe`; if the effect is absent `act`, and
@@ -61,7 +70,7 @@ pub trait StepRunner: Send + Sync {
     /// effect belong here too. At most 2 KiB.
     async fn prepare(&self, cx: StepContext<'_>) -> Result<Value, Failure>;
     /// Makes the effect.
-    async fn act(&self, cx: StepContext<'_>) -> Result<(), Failure>;
+    async fn act(&self, cx: StepContext<'_>) -> Result<Effect, Failure>;
     /// Looks at the world.
     async fn observe(&self, cx: StepContext<'_>) -> Result<Observation, Failure>;
 }
@@ -229,12 +238,13 @@ impl Engine<'_> {
         let Some(step) = plan.steps.get(at) else { return Ok(Tick::Progressed) };
         let cx = StepContext { plan, journal: &journal, step, direction, now };
         let mut seen = self.runner.observe(cx).await;
-        if seen == Ok(Observation::Absent) {
+        if let Ok(Observation::Absent(_)) = seen {
             if let GuardState::Lost(what) = self.guard.state() {
                 return Err(EngineError::GuardLost(what));
             }
             seen = match self.runner.act(cx).await {
-                Ok(()) => self.runner.observe(cx).await,
+                Ok(Effect::Made) => self.runner.observe(cx).await,
+                Ok(Effect::Proven(evidence)) => Ok(Observation::Done(evidence)),
                 Err(failure) => Err(failure),
             };
         }

@@ -48,6 +48,8 @@ pub struct VolumeRecord {
     pub manifest: Value,
     /// Volume it was bound to.
     pub volume: String,
+    /// CSI driver of the volume and of its copy.
+    pub driver: String,
     /// The driver's handle of that volume.
     pub volume_handle: String,
     /// The snapshot object.
@@ -130,4 +132,18 @@ pub trait RestorePoints: Send + Sync {
     async fn void(&self, app: &AppRef, name: &str, reason: &str) -> Result<(), Failure>;
     /// Notes the volumes that a restore replaced, to be kept for a while.
     async fn replaced(&self, app: &AppRef, name: &str, volumes: &[String]) -> Result<(), Failure>;
+}
+
+/// Says what this process may not do.
+///
+/// - **Flow**: asked once, before anything is planned.
+/// - **Guarantees**: read-only. A right that could not be asked about counts as missing.
+/// - **Assumptions**: rights do not shrink while an operation runs; when they do, its steps fail with `api-forbidden`.
+/// - **Cancellation**: read-only.
+/// - **Errors**: `api-*` (retryable).
+#[cfg_attr(feature = "mocks", mockall::automock)]
+#[async_trait]
+pub trait Rights: Send + Sync {
+    /// What is missing for operations on `app` whose delivery objects live in `namespaces`, as `verb resource in namespace`.
+    async fn missing(&self, app: &AppRef, namespaces: &[String]) -> Result<Vec<String>, Failure>;
 }

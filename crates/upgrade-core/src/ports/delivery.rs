@@ -47,8 +47,13 @@ pub struct DeliveryObject {
     pub source: Option<ObjectRef>,
     /// `spec.suspend` exactly as found: absent is not `false`.
     pub suspend: Option<bool>,
+    /// Whether Git declares `spec.suspend` for it (its applier owns the field): then a suspension of ours lasts only as long as
+    /// its parent is suspended too.
+    pub suspend_declared: bool,
     /// The operation that suspended it, by our annotation.
     pub held_by: Option<String>,
+    /// `spec.suspend` before that operation, by our annotation; `None` when nobody holds it.
+    pub held_as_found: Option<Option<bool>>,
     /// Its own readiness.
     pub readiness: Readiness,
     /// Versions its live spec names, by component, where it names any (a release's chart version, pinned values).

@@ -13,7 +13,7 @@ mod journal;
 mod snapshots;
 mod workloads;
 
-pub use apps::{ActiveOperation, AppStore, BlockedVersion, RestorePointRecord, RestorePoints, VolumeRecord};
+pub use apps::{ActiveOperation, AppStore, BlockedVersion, RestorePointRecord, RestorePoints, Rights, VolumeRecord};
 pub use clock::Clock;
 pub use delivery::{
     Applied, Carrier, CarrierKind, Delivery, DeliveryFacts, DeliveryObject, DeliveryRole, Hold, Readiness, SourceFacts,
@@ -23,8 +23,8 @@ pub use git::{Ancestry, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, 
 pub use health::{HealthChecker, HealthReport, HttpCheck};
 pub use journal::{JournalStore, Revision, SaveError, Stored};
 pub use snapshots::{
-    Aside, ClaimFacts, ClaimState, DataCopy, ProtectedVolume, ReclaimPolicy, SnapshotManager, SnapshotRequest,
-    SnapshotState, VolumeState,
+    Aside, ClaimFacts, ClaimState, ProtectedVolume, ReclaimPolicy, SnapshotManager, SnapshotRequest, SnapshotState,
+    VolumeState,
 };
 pub use workloads::{Holder, PodFact, WorkloadFacts, WorkloadKind, WorkloadState, Workloads};
 

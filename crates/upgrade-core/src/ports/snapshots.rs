@@ -168,15 +168,6 @@ pub struct VolumeState {
     pub capacity: i64,
 }
 
-/// Where a restorable copy of a claim's data is: for the rule that one exists at every instant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DataCopy {
-    /// A volume on Retain.
-    Volume(String),
-    /// A snapshot content on Retain.
-    Content(String),
-}
-
 /// Volumes and their snapshots.
 ///
 /// - **Flow**: `claims`; `set_policy` to Retain; `snapshot`, `snapshot_state`; and for a restore `retain_content`, `restore_aside`,
@@ -214,10 +205,20 @@ pub trait SnapshotManager: Send + Sync {
     async fn claim(&self, namespace: &str, name: &str) -> Result<Option<ClaimState>, Failure>;
     /// A volume; `None` when there is none of that name.
     async fn volume(&self, name: &str) -> Result<Option<VolumeState>, Failure>;
-    /// Deletes a claim by its UID, if its volume is on Retain; also when it names no volume yet and is a helper of ours.
+    /// Deletes a claim by its UID, if its volume is on Retain in the same read; a helper claim of ours (by its label) also
+    /// when its volume is not, or when it has none yet: it only ever holds a copy.
     async fn drop_claim(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Failure>;
     /// Reserves a Released (or reserved) volume for a claim that does not exist yet, by name without UID.
     async fn reserve(&self, volume: &ProtectedVolume, namespace: &str, claim: &str) -> Result<(), Failure>;
+    /// Gives up a restored copy that no claim uses: points it at its (deleted) helper claim again and sets Delete, in one write,
+    /// so that the cluster reclaims it. Refused (`volume-in-use`) when it is bound.
+    async fn discard(
+        &self,
+        volume: &ProtectedVolume,
+        namespace: &str,
+        helper: &str,
+        helper_uid: &str,
+    ) -> Result<(), Failure>;
     /// Creates the claim from its recorded manifest, naming `volume` and no data source.
     async fn recreate(
         &self,

@@ -1,0 +1,132 @@
+//! What follows when an upgrade has failed after its release: roll back, or stop and ask.
+
+use serde_json::Value;
+
+use super::AppInputs;
+use super::AutoRollback;
+use crate::engine::{Journal, Outcome, Plan};
+use crate::ports::PodFact;
+
+/// What is to be done after an operation has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FollowUp {
+    /// Nothing: it succeeded, or was undone.
+    Nothing,
+    /// A rollback request with a deterministic name takes over.
+    RollBack {
+        /// Whether data is restored; `false` when no pod of the target was ever created, so that nothing can have changed it.
+        restore_data: bool,
+        /// Whether acknowledged writes may be lost: said in the request.
+        loses_writes: bool,
+    },
+    /// A person decides; what each choice would lose.
+    Ask {
+        /// For the condition's message.
+        choices: String,
+    },
+}
+
+/// Whether a pod of the target was ever created, and whether one was ever ready: from the journal and the pods of this moment.
+/// When in doubt both are true, because then nothing is discarded unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// Some pod of the target exists or existed.
+    pub created: bool,
+    /// Some pod of the target was ready.
+    pub served: bool,
+}
+
+/// Reads the sighting out of the journal and the pods that exist now.
+pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodFact]) -> Sighting {
+    let soaked = journal.entry("verify/soak").is_some_and(|entry| entry.begun);
+    let noted = journal.evidence("verify/healthy").get("served").and_then(Value::as_bool).unwrap_or(false);
+    let served = soaked || noted || pods.iter().any(|pod| pod.ready);
+    let released = journal.irrevocable(plan);
+    let counted = inputs.workloads.iter().any(|workload| {
+        let step = format!("release/start/{}/{}", workload.object.kind.to_lowercase(), workload.object.name);
+        journal.entry(&step).is_some_and(|entry| entry.begun)
+    });
+    // Without a stop nothing proves that the release did not create a pod of its own.
+    let created = released && (served || counted || inputs.workloads.is_empty() || !pods.is_empty());
+    Sighting { created, served }
+}
+
+/// Decides. `restorable` is whether the operation has left a usable restore point with data.
+pub fn follow_up(
+    outcome: &Outcome,
+    policy: AutoRollback,
+    seen: Sighting,
+    restorable: bool,
+    taken_at: &str,
+) -> FollowUp {
+    let Outcome::Failed { failure, .. } = outcome else { return FollowUp::Nothing };
+    let restore_data = restorable && seen.created;
+    let roll_back = FollowUp::RollBack { restore_data, loses_writes: restore_data && seen.served };
+    // Somebody else has changed the version meanwhile: going back would undo their decision.
+    if failure.code == "superseded" {
+        return FollowUp::Ask { choices: choices(restorable, seen, taken_at) };
+    }
+    match policy {
+        AutoRollback::Always => roll_back,
+        AutoRollback::IfNeverReady if !seen.served => roll_back,
+        AutoRollback::IfNeverReady | AutoRollback::Never => {
+            FollowUp::Ask { choices: choices(restorable, seen, taken_at) }
+        }
+    }
+}
+
+fn choices(restorable: bool, seen: Sighting, taken_at: &str) -> String {
+    let restore = match (restorable, seen.served) {
+        (false, _) => "there is no data to restore".to_owned(),
+        (true, true) => format!("rolling back with data loses what was written since {taken_at}"),
+        (true, false) => "rolling back with data loses nothing that was acknowledged".to_owned(),
+    };
+    format!(
+        "{restore}; rolling back and keeping the data runs the old version on data that the new one may have changed; leaving it keeps the new version as it is"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Failure;
+
+    fn failed(code: &str) -> Outcome {
+        Outcome::Failed { step: "verify/healthy".into(), failure: Failure::permanent(code, "x") }
+    }
+
+    #[test]
+    fn only_a_version_that_never_served_is_rolled_back_unasked_by_default() {
+        let cases = [
+            (AutoRollback::IfNeverReady, false, true),
+            (AutoRollback::IfNeverReady, true, false),
+            (AutoRollback::Always, true, true),
+            (AutoRollback::Never, false, false),
+        ];
+        for (policy, served, rolls_back) in cases {
+            let seen = Sighting { created: true, served };
+            let next = follow_up(&failed("unhealthy"), policy, seen, true, "now");
+            assert_eq!(matches!(next, FollowUp::RollBack { .. }), rolls_back, "{policy:?} served={served}");
+        }
+    }
+
+    #[test]
+    fn data_is_left_alone_when_no_pod_of_the_target_was_created() {
+        let seen = Sighting { created: false, served: false };
+        let next = follow_up(&failed("deadline-exceeded"), AutoRollback::IfNeverReady, seen, true, "now");
+        assert_eq!(next, FollowUp::RollBack { restore_data: false, loses_writes: false });
+    }
+
+    #[test]
+    fn a_superseded_version_is_never_rolled_back_unasked() {
+        let seen = Sighting { created: true, served: false };
+        let next = follow_up(&failed("superseded"), AutoRollback::Always, seen, true, "now");
+        assert!(matches!(next, FollowUp::Ask { .. }));
+    }
+
+    #[test]
+    fn nothing_follows_a_success_or_an_undo() {
+        let seen = Sighting { created: true, served: true };
+        assert_eq!(follow_up(&Outcome::Succeeded, AutoRollback::Always, seen, true, "now"), FollowUp::Nothing);
+    }
+}

@@ -1,0 +1,420 @@
+//! What a plan of this workflow stores as its inputs, and the parts that upgrades and rollbacks share.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use super::facts::AppFacts;
+use super::{AppStep, HealthPolicy};
+use crate::engine::Step;
+use crate::ports::{
+    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, ObjectRef, PinValue, Repository,
+    RestorePointRecord, WorkloadFacts, WorkloadKind,
+};
+
+/// A delivery object that the operation suspends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    /// The object.
+    pub object: ObjectRef,
+    /// Its UID.
+    pub uid: String,
+    /// What it does.
+    pub role: DeliveryRole,
+    /// Whether it is one of the app's own.
+    pub own: bool,
+    /// `spec.suspend` to be put back; absent is not `false`.
+    pub as_found: Option<bool>,
+    /// Whether an earlier operation of this app held it: then a version that the data does not belong to may be waiting in Git.
+    pub adopted: bool,
+}
+
+/// A workload that the operation stops and puts back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedWorkload {
+    /// The object.
+    pub object: ObjectRef,
+    /// Its UID.
+    pub uid: String,
+    /// Its kind.
+    pub kind: WorkloadKind,
+    /// Replicas to put back.
+    pub replicas: i32,
+    /// A CronJob's `suspend` to put back.
+    pub suspend: Option<bool>,
+    /// Images of its template as found, `(container, image)`.
+    pub images: Vec<(String, String)>,
+    /// Whether one of the app's own delivery objects delivers it.
+    pub delivered: bool,
+}
+
+/// All resolved inputs of an app plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppInputs {
+    /// The app.
+    pub app: AppRef,
+    /// Name of the request.
+    pub request: String,
+    /// The app's own delivery objects.
+    pub own: Vec<ObjectRef>,
+    /// What is suspended, parents first.
+    pub roots: Vec<Root>,
+    /// Parents that must keep running meanwhile: held shared.
+    pub shared: Vec<ObjectRef>,
+    /// Git sources of the chain.
+    pub sources: Vec<ObjectRef>,
+    /// Repositories.
+    pub repositories: Vec<Repository>,
+    /// What the pins carry at the start.
+    pub from: Vec<PinValue>,
+    /// What they shall carry, in the same order.
+    pub to: Vec<PinValue>,
+    /// What is stopped; empty when nothing is.
+    pub workloads: Vec<PlannedWorkload>,
+    /// The app's own workloads, whose health counts.
+    pub watched: Vec<ObjectRef>,
+    /// The app's claims as found.
+    pub claims: Vec<ClaimFacts>,
+    /// Whether the app is stopped.
+    pub stopped: bool,
+    /// Name of the restore point: to be made by an upgrade, to be used by a rollback; empty without data.
+    pub restore_point: String,
+    /// What a rollback restores; `None` when it keeps the data, and for upgrades.
+    pub restore: Option<RestorePointRecord>,
+    /// When the app counts as healthy.
+    pub health: HealthPolicy,
+    /// Operations whose holds may be taken over.
+    pub take_over: Vec<String>,
+    /// First line and body of the commit message.
+    pub message: String,
+    /// Why, for blocked versions.
+    pub reason: String,
+}
+
+impl AppInputs {
+    /// The pins that change: target values, with those they replace.
+    pub fn changes(&self) -> impl Iterator<Item = (&PinValue, &PinValue)> {
+        self.from.iter().zip(&self.to).filter(|(from, to)| from.value != to.value)
+    }
+
+    /// Names of the claims.
+    pub fn claim_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.claims.iter().map(|claim| claim.name.clone()).collect();
+        for volume in self.restore.iter().flat_map(|point| &point.volumes) {
+            if !names.contains(&volume.claim) {
+                names.push(volume.claim.clone());
+            }
+        }
+        names
+    }
+
+    /// The claim as found.
+    pub fn claim(&self, name: &str) -> Option<&ClaimFacts> {
+        self.claims.iter().find(|claim| claim.name == name)
+    }
+
+    /// The planned workload.
+    pub fn workload(&self, object: &ObjectRef) -> Option<&PlannedWorkload> {
+        self.workloads.iter().find(|workload| workload.object == *object)
+    }
+
+    /// The suspended object.
+    pub fn root(&self, object: &ObjectRef) -> Option<&Root> {
+        self.roots.iter().find(|root| root.object == *object)
+    }
+}
+
+/// Deadlines of steps that nobody configures, generous enough for what they wait for.
+pub(super) mod deadlines {
+    use jiff::SignedDuration;
+
+    /// A barrier waits for a running Helm action, whose own timeout is 5 minutes unless configured.
+    pub(crate) const BARRIER: SignedDuration = SignedDuration::from_mins(10);
+    /// One write, retried.
+    pub(crate) const WRITE: SignedDuration = SignedDuration::from_mins(2);
+    /// A fetch by the delivery tool, retried by its own rules.
+    pub(crate) const FETCH: SignedDuration = SignedDuration::from_mins(5);
+}
+
+/// The fewest delivery objects whose suspension holds the app, parents first.
+///
+/// A release object alone, unless Git declares its `suspend`: then its parent would undo the suspension and must be suspended
+/// too, and so on upwards.
+pub fn roots(facts: &DeliveryFacts, take_over: &[String]) -> Vec<Root> {
+    let mut held: Vec<&DeliveryObject> = Vec::new();
+    for own in facts.objects.iter().filter(|object| object.own) {
+        let mut object = Some(own);
+        while let Some(current) = object {
+            if !held.iter().any(|other| other.object == current.object) {
+                held.push(current);
+            }
+            object = current
+                .parent
+                .as_ref()
+                .filter(|_| current.suspend_declared)
+                .and_then(|parent| facts.objects.iter().find(|other| other.object == *parent));
+        }
+    }
+    // `facts.objects` has roots first, so its order is the order to suspend in.
+    facts
+        .objects
+        .iter()
+        .filter(|object| held.iter().any(|other| other.object == object.object))
+        .map(|object| {
+            let adopted = object.held_by.as_ref().is_some_and(|holder| take_over.contains(holder));
+            let as_found = if adopted { object.held_as_found.unwrap_or(object.suspend) } else { object.suspend };
+            Root {
+                object: object.object.clone(),
+                uid: object.uid.clone(),
+                role: object.role,
+                own: object.own,
+                as_found,
+                adopted,
+            }
+        })
+        .collect()
+}
+
+/// The parents that are not suspended themselves but must keep running.
+pub(super) fn shared(facts: &DeliveryFacts, roots: &[Root]) -> Vec<ObjectRef> {
+    facts
+        .objects
+        .iter()
+        .filter(|object| !roots.iter().any(|root| root.object == object.object))
+        .map(|object| object.object.clone())
+        .collect()
+}
+
+/// Every workload that mounts one of the claims and can be stopped. What an inherited operation found of it is what has to be
+/// put back: it may be stopped at this moment.
+pub(super) fn planned_workloads(facts: &AppFacts, claims: &[String], inherited: &[AppInputs]) -> Vec<PlannedWorkload> {
+    let stops = |workload: &&WorkloadFacts| {
+        workload.kind.can_stop() && workload.claims.iter().any(|claim| claims.contains(claim))
+    };
+    facts
+        .workloads
+        .iter()
+        .filter(stops)
+        .map(|workload| {
+            let earlier = inherited.iter().flat_map(|inputs| &inputs.workloads).find(|found| found.uid == workload.uid);
+            let stopped = workload.replicas == 0;
+            PlannedWorkload {
+                object: workload.object.clone(),
+                uid: workload.uid.clone(),
+                kind: workload.kind,
+                replicas: earlier.filter(|_| stopped).map_or(workload.replicas, |found| found.replicas),
+                suspend: earlier.map_or(workload.suspend, |found| found.suspend),
+                images: workload.images.clone(),
+                delivered: workload.delivered,
+            }
+        })
+        .collect()
+}
+
+/// The claims as found, with the reclaim policies that inherited operations found before they armed the volumes.
+pub(super) fn claims_as_found(facts: &AppFacts, inherited: &[AppInputs]) -> Vec<ClaimFacts> {
+    let mut claims = facts.claims.clone();
+    for claim in &mut claims {
+        let earlier = inherited.iter().flat_map(|inputs| &inputs.claims);
+        if let Some(found) = earlier.into_iter().find(|found| found.volume_uid == claim.volume_uid) {
+            claim.reclaim_policy = found.reclaim_policy;
+        }
+    }
+    claims
+}
+
+/// A step's id, from its verb and what it is about.
+pub(super) fn id(verb: &str, about: &ObjectRef) -> String {
+    format!("{verb}/{}/{}", about.kind.to_lowercase(), about.name)
+}
+
+/// Suspends every root, parents first.
+pub(super) fn suspend_steps(inputs: &AppInputs) -> Vec<Step> {
+    inputs
+        .roots
+        .iter()
+        .map(|root| {
+            let step = AppStep::Suspend { root: root.object.clone() };
+            Step::new(
+                id("suspend", &root.object),
+                format!("suspend {}", root.object),
+                step.to_value(),
+                deadlines::BARRIER,
+            )
+            .undone_by(format!("resume {}", root.object))
+            .holding(format!("{} suspended", root.object))
+        })
+        .collect()
+}
+
+/// Stops every workload and waits until nothing holds a claim.
+pub(super) fn stop_steps(inputs: &AppInputs, deadline: SignedDuration) -> Vec<Step> {
+    if inputs.workloads.is_empty() {
+        return Vec::new();
+    }
+    let mut steps: Vec<Step> = inputs
+        .workloads
+        .iter()
+        .map(|workload| {
+            let step = AppStep::Stop { workload: workload.object.clone() };
+            Step::new(
+                id("stop", &workload.object),
+                format!("stop {}", workload.object),
+                step.to_value(),
+                deadlines::WRITE,
+            )
+            .undone_by(format!("start {} again", workload.object))
+            .holding(format!("{} stopped", workload.object))
+        })
+        .collect();
+    let title = "wait until no pod holds a claim and no volume is mounted";
+    steps.push(Step::new("stop/wait", title, AppStep::AwaitStopped.to_value(), deadline));
+    steps
+}
+
+/// From a pushed commit (if there is one to make) to running pods: commit, fetch, release in the order that starts nothing too
+/// early, put replicas back.
+pub(super) fn commit_and_release_steps(inputs: &AppInputs, release_is_irrevocable: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let commits = inputs.changes().next().is_some();
+    if commits {
+        for root in &inputs.roots {
+            let step = AppStep::Stage { root: root.object.clone(), stage: "committing".into() };
+            let title = format!("write on {} that a version is being committed", root.object);
+            steps.push(
+                Step::new(id("stage", &root.object), title, step.to_value(), deadlines::WRITE)
+                    .undone_by(format!("write on {} that nothing is committed any more", root.object)),
+            );
+        }
+        steps.push(
+            Step::new(
+                "commit/carriers",
+                "note where the version shows",
+                AppStep::Carriers.to_value(),
+                deadlines::FETCH,
+            )
+            .undone_by("wait until no source and no live object shows the version any more"),
+        );
+        for repository in &inputs.repositories {
+            if !inputs.changes().any(|(_, to)| to.pin.repository == repository.name) {
+                continue;
+            }
+            let step = AppStep::Commit { repository: repository.name.clone() };
+            let title = format!("commit and push the version to {}", repository.name);
+            let id = format!("commit/push/{}", repository.name);
+            steps.push(
+                Step::new(id, title, step.to_value(), deadlines::WRITE)
+                    .undone_by(format!("revert the commit in {}", repository.name)),
+            );
+        }
+        for source in &inputs.sources {
+            let step = AppStep::Fetch { source: source.clone() };
+            let title = format!("wait until {source} has fetched the commit");
+            steps.push(Step::new(id("release/fetch", source), title, step.to_value(), deadlines::FETCH));
+        }
+    }
+    steps.extend(release_steps(inputs, release_is_irrevocable));
+    steps
+}
+
+fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let plain = inputs.roots.iter().any(|root| root.own && root.role == DeliveryRole::Manifests);
+    let frozen: Vec<&PlannedWorkload> =
+        if plain { inputs.workloads.iter().filter(|workload| workload.delivered).collect() } else { Vec::new() };
+    for workload in &frozen {
+        let step = AppStep::Freeze { workload: workload.object.clone() };
+        let title = format!("keep {} from being applied", workload.object);
+        steps.push(
+            Step::new(id("release/freeze", &workload.object), title, step.to_value(), deadlines::WRITE)
+                .undone_by(format!("let {} be applied again", workload.object))
+                .holding(format!("{} kept from being applied", workload.object)),
+        );
+    }
+    let mut passed = !irrevocable;
+    for root in &inputs.roots {
+        if root.own && root.role == DeliveryRole::Release {
+            let step = AppStep::AwaitSpec { object: root.object.clone(), parent: None };
+            let title = format!("wait until the spec of {} names the version", root.object);
+            steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), deadlines::FETCH));
+        }
+        let step = AppStep::Resume { root: root.object.clone() };
+        let mut resume = Step::new(
+            id("release/resume", &root.object),
+            format!("resume {}", root.object),
+            step.to_value(),
+            deadlines::WRITE,
+        )
+        .releasing(id("suspend", &root.object));
+        // A parent above a held release object starts nothing; everything else may create a pod of the target.
+        let starts = root.own || !inputs.roots.iter().any(|other| other.own && other.role == DeliveryRole::Release);
+        if starts && !passed {
+            resume = resume.irrevocable();
+            passed = true;
+        }
+        steps.push(resume);
+        if root.own && root.role == DeliveryRole::Manifests {
+            let step = AppStep::AwaitAttempt { object: root.object.clone() };
+            let title = format!("wait until {} works on the commit", root.object);
+            steps.push(Step::new(id("release/attempt", &root.object), title, step.to_value(), deadlines::FETCH));
+        }
+    }
+    for workload in &frozen {
+        let step = AppStep::Unfreeze { workload: workload.object.clone() };
+        let title = format!("let {} be applied", workload.object);
+        steps.push(
+            Step::new(id("release/unfreeze", &workload.object), title, step.to_value(), deadlines::WRITE)
+                .releasing(id("release/freeze", &workload.object)),
+        );
+    }
+    for workload in &inputs.workloads {
+        let step = AppStep::PutBack { workload: workload.object.clone() };
+        let title = format!("put {} back to {} replicas", workload.object, workload.replicas);
+        steps.push(
+            Step::new(id("release/start", &workload.object), title, step.to_value(), inputs.health.timeout)
+                .releasing(id("stop", &workload.object)),
+        );
+    }
+    steps
+}
+
+/// Verify and soak.
+pub(super) fn verify_steps(inputs: &AppInputs) -> Vec<Step> {
+    let health = &inputs.health;
+    let mut steps = vec![Step::new(
+        "verify/healthy",
+        "wait until the commit runs and is healthy",
+        AppStep::Verify.to_value(),
+        health.timeout,
+    )];
+    if health.soak.is_positive() {
+        let deadline = health.soak.saturating_add(health.timeout);
+        let title = format!("wait until it has stayed healthy for {}", crate::duration::format(health.soak));
+        steps.push(Step::new("verify/soak", title, AppStep::Soak.to_value(), deadline));
+    }
+    steps
+}
+
+/// The first eight characters of an operation's UID that may stand in names.
+pub(super) fn short(operation: &str) -> String {
+    operation.chars().filter(char::is_ascii_alphanumeric).take(8).collect::<String>().to_lowercase()
+}
+
+/// A deterministic object name of at most 63 characters: `prefix-<short>-about`, cut with a hash when it would be longer.
+pub(super) fn derived_name(prefix: &str, operation: &str, about: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let name = if about.is_empty() {
+        format!("{prefix}-{}", short(operation))
+    } else {
+        format!("{prefix}-{}-{about}", short(operation))
+    };
+    if name.len() <= 63 {
+        return name;
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let head: String = name.chars().take(54).collect();
+    format!("{}-{hash}", head.trim_end_matches(['-', '.']))
+}

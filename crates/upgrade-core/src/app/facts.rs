@@ -1,0 +1,138 @@
+//! Everything known about an app before anything is decided, gathered read-only.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::AppSpec;
+use crate::Failure;
+use crate::ports::{
+    AppStore, BlockedVersion, ClaimFacts, Delivery, DeliveryFacts, GitManager, PinFacts, Repository,
+    RestorePointRecord, Rights, SnapshotManager, SnapshotState, WorkloadFacts, Workloads,
+};
+
+/// What was read of one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryFacts {
+    /// The repository.
+    pub repository: Repository,
+    /// The branch head.
+    pub head: String,
+    /// Its pins at that head.
+    pub pins: Vec<PinFacts>,
+    /// Subjects of commits between the source's artifact and the head, which ship along; `None` when unknown.
+    pub ships_along: Option<Vec<String>>,
+}
+
+/// The facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppFacts {
+    /// The delivery chain.
+    pub delivery: DeliveryFacts,
+    /// Workloads, the app's own and others that mount its claims.
+    pub workloads: Vec<WorkloadFacts>,
+    /// Claims.
+    pub claims: Vec<ClaimFacts>,
+    /// Repositories.
+    pub repositories: Vec<RepositoryFacts>,
+    /// Versions that may not be tried.
+    pub blocked: Vec<BlockedVersion>,
+    /// The snapshots of the restore point a rollback goes back to, by claim; `None` for one that is gone.
+    pub restorable: Vec<(String, Option<SnapshotState>)>,
+    /// Rights that this process lacks for the operation, as `verb resource in namespace`.
+    pub missing_rights: Vec<String>,
+}
+
+/// The ports that facts are read through.
+#[derive(Clone, Copy)]
+pub struct FactPorts<'a> {
+    /// Delivery.
+    pub delivery: &'a dyn Delivery,
+    /// Git.
+    pub git: &'a dyn GitManager,
+    /// Volumes.
+    pub snapshots: &'a dyn SnapshotManager,
+    /// Workloads.
+    pub workloads: &'a dyn Workloads,
+    /// Apps.
+    pub apps: &'a dyn AppStore,
+    /// Rights.
+    pub rights: &'a dyn Rights,
+}
+
+/// Reads everything. Errors: a port that could not answer; nothing is guessed in its place.
+///
+/// `point` is the restore point a rollback goes back to: its claims may no longer be mounted by anything.
+pub async fn gather(
+    ports: FactPorts<'_>,
+    spec: &AppSpec,
+    point: Option<&RestorePointRecord>,
+) -> Result<AppFacts, Failure> {
+    let app = &spec.app;
+    let delivery = ports.delivery.inspect(app, &spec.own).await?;
+    let mut named: BTreeSet<String> = spec.snapshots.claims.iter().cloned().collect();
+    let volumes = point.map(|point| point.volumes.as_slice()).unwrap_or_default();
+    named.extend(volumes.iter().map(|volume| volume.claim.clone()));
+    let named: Vec<String> = named.into_iter().collect();
+    let workloads = ports.workloads.find(app, &spec.own, &named).await?;
+
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    for claim in &named {
+        wanted.push((claim.clone(), "named".into()));
+    }
+    for workload in workloads.iter().filter(|workload| workload.delivered) {
+        for claim in &workload.claims {
+            if !wanted.iter().any(|(name, _)| name == claim) {
+                wanted.push((claim.clone(), format!("mounted by {}", workload.object)));
+            }
+        }
+    }
+    let claims = if spec.snapshots.enabled && !wanted.is_empty() {
+        ports.snapshots.claims(app, &app.namespace, &wanted, spec.snapshots.class.clone()).await?
+    } else {
+        Vec::new()
+    };
+
+    let mut repositories = Vec::new();
+    for repository in &spec.repositories {
+        let head = ports.git.head(app, repository).await?;
+        let pins: Vec<_> = spec.pins.iter().filter(|pin| pin.repository == repository.name).cloned().collect();
+        let pins = ports.git.pins(app, repository, &head, &pins).await?;
+        let shipped = delivery.sources.iter().find(|source| same_repository(&source.url, &repository.url));
+        let ships_along = match shipped.and_then(|source| source.commit.as_deref()) {
+            Some(commit) if commit == head => Some(Vec::new()),
+            Some(commit) => ports.git.log(app, repository, commit, &head, 20).await?,
+            None => None,
+        };
+        repositories.push(RepositoryFacts { repository: repository.clone(), head, pins, ships_along });
+    }
+    let mut restorable = Vec::new();
+    for volume in volumes {
+        let state = ports.snapshots.snapshot_state(&app.namespace, &volume.snapshot).await?;
+        restorable.push((volume.claim.clone(), state));
+    }
+    let namespaces: BTreeSet<String> = delivery
+        .objects
+        .iter()
+        .map(|object| object.object.namespace.clone())
+        .chain(delivery.sources.iter().map(|source| source.object.namespace.clone()))
+        .collect();
+    let missing_rights = ports.rights.missing(app, &namespaces.into_iter().collect::<Vec<_>>()).await?;
+    let blocked = ports.apps.blocked(app).await?;
+    Ok(AppFacts { delivery, workloads, claims, repositories, blocked, restorable, missing_rights })
+}
+
+/// Whether two addresses name the same repository, as far as text can tell: scheme, user and a `.git` suffix do not count.
+pub fn same_repository(one: &str, other: &str) -> bool {
+    fn plain(url: &str) -> String {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let rest = match rest.split_once('/') {
+            Some((host, path)) => format!("{}/{path}", host.rsplit('@').next().unwrap_or(host)),
+            None => rest.to_owned(),
+        };
+        rest.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase()
+    }
+    plain(one) == plain(other)
+}

@@ -1,0 +1,357 @@
+//! What forbids an operation, by name, before anything has an effect.
+//!
+//! Two lists, because they serve different moments: an upgrade starts from order and refuses disorder; a rollback must work in
+//! the mess an upgrade left, and refuses only what would make it unsafe.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::{AppFacts, same_repository};
+use super::{AppSpec, RollbackAsk, UpgradeAsk, rollback, upgrade};
+use crate::ports::{DeliveryObject, PinFacts, Readiness};
+use crate::version::{Range, Version, is_downgrade};
+
+/// One reason not to begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// Stable, kebab-case.
+    pub code: String,
+    /// What was seen.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+}
+
+/// The verdict: refused when there is any refusal. Warnings are shown with the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// Why not.
+    pub refusals: Vec<Refusal>,
+    /// Worth knowing.
+    pub warnings: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether the operation may begin.
+    pub fn passed(&self) -> bool {
+        self.refusals.is_empty()
+    }
+
+    fn refuse(&mut self, code: &str, message: impl Into<String>, hint: &str) {
+        let refusal = Refusal { code: code.into(), message: message.into(), hint: hint.into() };
+        if !self.refusals.contains(&refusal) {
+            self.refusals.push(refusal);
+        }
+    }
+}
+
+/// Judges an upgrade.
+pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
+    let mut verdict = Verdict::default();
+    common(&mut verdict, &ask.app, facts, &ask.take_over);
+    targets(&mut verdict, ask, facts);
+    git_is_live(&mut verdict, facts);
+    sources(&mut verdict, &ask.app, facts);
+    for object in &facts.delivery.objects {
+        for (code, message) in &object.refusals {
+            verdict.refuse(code, format!("{}: {message}", object.object), "");
+        }
+        verdict.warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.object)));
+        parent_is_ready(&mut verdict, object);
+    }
+    ships_along(&mut verdict, facts);
+    if facts.claims.is_empty() {
+        verdict
+            .warnings
+            .push("no claims were found: nothing is snapshotted, and a rollback cannot bring data back".into());
+    }
+    verdict
+}
+
+/// Judges a rollback.
+pub fn rollback(ask: &RollbackAsk, facts: &AppFacts) -> Verdict {
+    let mut verdict = Verdict::default();
+    let point = &ask.restore_point;
+    common(&mut verdict, &ask.app, facts, &ask.take_over);
+    if !point.void.is_empty() && ask.restore_data {
+        let message = format!("restore point {} must not be used any more: {}", point.name, point.void);
+        verdict.refuse("restore-point-void", message, "choose another one: windlass snapshots");
+    }
+    let (from, to) = rollback::targets(ask, facts);
+    for found in from.iter().filter(|found| !point.pins.iter().any(|then| then.pin == found.pin)) {
+        let message = format!("restore point {} does not know the version of {}", point.name, found.pin.component);
+        verdict.refuse("pin-not-recorded", message, "put this component's version back in Git by hand");
+    }
+    for expected in &ask.only_from {
+        let found = from.iter().find(|found| found.pin == expected.pin);
+        if found.is_none_or(|found| found.value != expected.value) {
+            let seen = found.map_or("nothing", |found| found.value.as_str());
+            let message = format!(
+                "{} carries {seen} in Git, not {}: somebody changed it",
+                expected.pin.component, expected.value
+            );
+            verdict.refuse("superseded", message, "decide which version is wanted, then ask for a rollback by hand");
+        }
+    }
+    if ask.restore_data {
+        restorable(&mut verdict, ask, facts);
+    } else if from == to {
+        verdict.refuse("nothing-to-do", "Git already carries these versions, and the data is to be kept", "");
+    }
+    verdict
+}
+
+fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[String]) {
+    if !facts.missing_rights.is_empty() {
+        let message = format!("rights are missing: {}", facts.missing_rights.join(", "));
+        verdict.refuse("rights-missing", message, "apply the RBAC manifests of this version of Windlass");
+    }
+    if spec.pins.is_empty() {
+        let hint = "name the scalars that carry the versions in spec.git.pins";
+        verdict.refuse("no-pins", "the app names no pins, so there is nothing to change in Git", hint);
+    }
+    for object in &facts.delivery.objects {
+        let ours = object.held_by.as_ref().is_some_and(|holder| take_over.contains(holder));
+        if let Some(holder) = object.held_by.as_ref().filter(|_| !ours) {
+            let message = format!("{} is held by operation {holder}", object.object);
+            verdict.refuse("held-by-other-operation", message, "wait until that operation has ended");
+        } else if object.suspend == Some(true) && !ours {
+            let message = format!("{} was suspended by somebody else", object.object);
+            verdict.refuse("suspended-by-others", message, "find out why, and resume it: flux resume");
+        }
+    }
+    for source in facts.delivery.sources.iter().filter(|source| source.suspend == Some(true)) {
+        let message = format!("{} was suspended by somebody else", source.object);
+        verdict.refuse("suspended-by-others", message, "find out why, and resume it: flux resume");
+    }
+    let pins = facts.repositories.iter().flat_map(|repository| &repository.pins);
+    for found in pins {
+        pin(verdict, found);
+    }
+    for workload in facts.workloads.iter().filter(|workload| !workload.claims.is_empty()) {
+        let shares = workload.claims.iter().any(|claim| facts.claims.iter().any(|found| found.name == *claim));
+        if !shares {
+            continue;
+        }
+        if !workload.delivered {
+            let message = format!("{} mounts a claim of the app, and is not delivered by it", workload.object);
+            verdict.refuse("foreign-consumer", message, "stop it, or let the app's delivery objects deliver it");
+        } else if !workload.kind.can_stop() && workload.refusals.is_empty() {
+            let message = format!("{} mounts a claim of the app and cannot be stopped", workload.object);
+            verdict.refuse("cannot-stop", message, "");
+        }
+        for (code, message) in &workload.refusals {
+            verdict.refuse(code, format!("{}: {message}", workload.object), "");
+        }
+        verdict.warnings.extend(workload.warnings.iter().map(|warning| format!("{}: {warning}", workload.object)));
+    }
+    for claim in &facts.claims {
+        for (code, message) in &claim.refusals {
+            if code != "claim-missing" || spec.snapshots.claims.contains(&claim.name) {
+                verdict.refuse(code, format!("claim {}: {message}", claim.name), "");
+            }
+        }
+    }
+}
+
+fn pin(verdict: &mut Verdict, found: &PinFacts) {
+    let place = format!("{} {} {}", found.pin.path, found.pin.object, found.pin.field);
+    if found.image_policy_marker {
+        let message = format!("{place} is written by Flux image automation ($imagepolicy marker)");
+        verdict.refuse("image-policy-marker", message, "remove the marker, or let image automation do the upgrades");
+    }
+    if found.sops {
+        let message = format!("{} is encrypted with SOPS: changing it would break its signature", found.pin.path);
+        verdict.refuse("sops-file", message, "move the version into a file that is not encrypted");
+    }
+    if found.value.parse::<Version>().is_err() && found.value.parse::<Range>().is_ok_and(|range| !range.is_exact()) {
+        let message = format!("{place} carries the range {:?}, which moves without a commit", found.value);
+        verdict.refuse("version-range", message, "pin an exact version");
+    }
+}
+
+fn targets(verdict: &mut Verdict, ask: &UpgradeAsk, facts: &AppFacts) {
+    let (from, to) = upgrade::targets(ask, facts);
+    for component in ask.targets.keys().filter(|component| !to.iter().any(|value| value.pin.component == **component)) {
+        let message = format!("no pin carries the version of {component}");
+        verdict.refuse("unknown-component", message, "name one of the app's components: windlass show app");
+    }
+    if !to.is_empty() && from == to {
+        verdict.refuse("nothing-to-do", "Git already carries these versions", "");
+    }
+    for (from, to) in from.iter().zip(&to).filter(|(from, to)| from.value != to.value) {
+        let component = &to.pin.component;
+        if let Some(blocked) = facts.blocked.iter().find(|one| one.component == *component && one.version == to.value) {
+            let message =
+                format!("{component} {} was rolled back by {}: {}", to.value, blocked.request, blocked.reason);
+            verdict.refuse("version-blocked", message, "windlass unblock app, once the reason is gone");
+        }
+        if ask.app.versions.skip.contains(&to.value) {
+            verdict.refuse("version-skipped", format!("{component} {} is in spec.policy.skip", to.value), "");
+        }
+        let target = match to.value.parse::<Version>() {
+            Ok(target) => target,
+            Err(error) => {
+                let message = format!("{component} {:?} cannot be compared: {error}", to.value);
+                verdict.refuse("version-not-semver", message, "choose a tag that is a semantic version");
+                continue;
+            }
+        };
+        if let Some(text) = &ask.app.versions.constraint {
+            match text.parse::<Range>() {
+                Ok(range) if range.matches(&target) => {}
+                Ok(_) => {
+                    let message = format!("{component} {} lies outside of {text}", to.value);
+                    verdict.refuse(
+                        "outside-constraint",
+                        message,
+                        "change spec.policy.constraint, or choose another version",
+                    );
+                }
+                Err(error) => {
+                    verdict.refuse("constraint-malformed", format!("spec.policy.constraint: {error}"), "");
+                }
+            }
+        }
+        match from.value.parse::<Version>() {
+            Ok(current) if is_downgrade(&current, &target) => {
+                let message = format!("{component} {} is older than {}", to.value, from.value);
+                verdict.refuse(
+                    "downgrade",
+                    message,
+                    "windlass rollback app brings the data of the older version back too",
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("{component} {:?} in Git cannot be compared: {error}", from.value);
+                verdict.refuse("version-not-semver", message, "pin a semantic version in Git first");
+            }
+        }
+    }
+}
+
+fn git_is_live(verdict: &mut Verdict, facts: &AppFacts) {
+    let live = || facts.delivery.objects.iter().flat_map(|object| &object.live);
+    for found in facts.repositories.iter().flat_map(|repository| &repository.pins) {
+        for (component, value) in live().filter(|(component, _)| *component == found.pin.component) {
+            if *value != found.value {
+                let message = format!("{component} is {} in Git and {value} in the cluster", found.value);
+                verdict.refuse("live-differs-from-git", message, "let the delivery settle, or find out who changed it");
+            }
+        }
+    }
+}
+
+fn sources(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
+    if facts.delivery.sources.is_empty() {
+        verdict.refuse("no-git-source", "no Git source was found above the app", "only sources in Git can be gated");
+    }
+    for repository in &spec.repositories {
+        let matching = facts.delivery.sources.iter().find(|source| same_repository(&source.url, &repository.url));
+        match matching {
+            None if !facts.delivery.sources.is_empty() => {
+                let message = format!("no source of the app reads {}", repository.name);
+                verdict.refuse(
+                    "repository-not-the-source",
+                    message,
+                    "name the repository that the app's GitRepository reads",
+                );
+            }
+            Some(source) if source.branch.is_some() && source.branch.as_deref() != Some(repository.branch.as_str()) => {
+                let message = format!(
+                    "{} follows branch {}, and {} would be written",
+                    source.object,
+                    source.branch.as_deref().unwrap_or_default(),
+                    repository.branch
+                );
+                verdict.refuse("branch-not-the-source", message, "write the branch that is delivered");
+            }
+            _ => {}
+        }
+    }
+    for source in &facts.delivery.sources {
+        if source.branch.is_none() {
+            let message = format!("{} follows a tag, a range or a commit, not a branch", source.object);
+            verdict.refuse("source-not-a-branch", message, "let it follow a branch");
+        }
+        if source.verifies {
+            let message = format!("{} accepts signed commits only, and Windlass cannot sign here", source.object);
+            verdict.refuse("source-verifies", message, "");
+        }
+        if source.commit.is_none() {
+            let message = format!("{} has no artifact yet", source.object);
+            verdict.refuse("source-without-artifact", message, "wait until it has fetched once");
+        }
+    }
+}
+
+fn parent_is_ready(verdict: &mut Verdict, object: &DeliveryObject) {
+    match &object.readiness {
+        Readiness::Ready => {}
+        Readiness::NotReady(why) if object.own => {
+            verdict.warnings.push(format!("{} is not ready: {why}", object.object));
+        }
+        Readiness::NotReady(why) => {
+            let message = format!("{} is not ready: {why}", object.object);
+            verdict.refuse(
+                "parent-not-ready",
+                message,
+                "repair it first: a failure of its own would look like the app's",
+            );
+        }
+        Readiness::Unknown => {
+            let message = format!("{} does not say whether it is ready", object.object);
+            verdict.refuse("readiness-unknown", message, "wait until it has been reconciled once");
+        }
+    }
+}
+
+fn ships_along(verdict: &mut Verdict, facts: &AppFacts) {
+    for repository in &facts.repositories {
+        let name = &repository.repository.name;
+        match &repository.ships_along {
+            None => verdict.warnings.push(format!("{name}: which other commits ship along could not be told")),
+            Some(commits) => {
+                verdict.warnings.extend(commits.iter().map(|commit| format!("{name}: ships along: {commit}")));
+            }
+        }
+    }
+}
+
+fn restorable(verdict: &mut Verdict, ask: &RollbackAsk, facts: &AppFacts) {
+    let point = &ask.restore_point;
+    if ask.loses_writes && ask.acknowledged_loss_since.is_none_or(|since| since > point.taken_at) {
+        let message = format!("everything written since {} is lost when the data is restored", point.taken_at);
+        let hint =
+            format!("acknowledge it: --acknowledge-loss-since {}, or keep the data: --data keep", point.taken_at);
+        verdict.refuse("loss-not-acknowledged", message, &hint);
+    }
+    for volume in &point.volumes {
+        let claim = &volume.claim;
+        let state = facts.restorable.iter().find(|(name, _)| name == claim).and_then(|(_, state)| state.as_ref());
+        match state {
+            None => {
+                let message = format!("snapshot {} of claim {claim} is gone", volume.snapshot);
+                verdict.refuse("snapshot-gone", message, "choose another restore point: windlass snapshots");
+            }
+            Some(state) => {
+                let problem = if state.uid != volume.snapshot_uid {
+                    Some("it was replaced by another object of the same name".to_owned())
+                } else if let Some(mismatch) = &state.mismatch {
+                    Some(mismatch.clone())
+                } else if !state.ready {
+                    Some("it is not ready to use".to_owned())
+                } else {
+                    None
+                };
+                if let Some(problem) = problem {
+                    let message = format!("snapshot {} of claim {claim}: {problem}", volume.snapshot);
+                    verdict.refuse("snapshot-not-usable", message, "choose another restore point: windlass snapshots");
+                }
+            }
+        }
+    }
+}

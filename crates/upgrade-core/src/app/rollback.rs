@@ -1,0 +1,164 @@
+//! The plan of a rollback: data and Git back together, by the order in which no crash can lose a copy.
+//!
+//! Restore aside while the app still runs, stop, free the restored volumes, reserve each for its claim, and only then delete
+//! and make the claims anew; Git goes back after the data is back.
+
+use super::build::{
+    AppInputs, claims_as_found, commit_and_release_steps, deadlines, planned_workloads, roots, shared, stop_steps,
+    suspend_steps, verify_steps,
+};
+use super::facts::AppFacts;
+use super::upgrade::{protect, unprotect};
+use super::{AppStep, RollbackAsk};
+use crate::engine::{Plan, PlanError, Step};
+use crate::ports::PinValue;
+
+/// Name of the workflow in plans.
+pub const WORKFLOW: &str = "app-rollback";
+
+/// The resolved inputs of a rollback. Preflight must have passed on the same facts.
+pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
+    let (from, to) = targets(ask, facts);
+    let roots = roots(&facts.delivery, &ask.take_over);
+    let mut claims: Vec<String> = facts.claims.iter().map(|claim| claim.name.clone()).collect();
+    claims.extend(ask.restore_point.volumes.iter().map(|volume| volume.claim.clone()));
+    let point = &ask.restore_point;
+    AppInputs {
+        app: ask.app.app.clone(),
+        request: ask.name.clone(),
+        own: ask.app.own.clone(),
+        shared: shared(&facts.delivery, &roots),
+        roots,
+        sources: facts.delivery.sources.iter().map(|source| source.object.clone()).collect(),
+        repositories: ask.app.repositories.clone(),
+        message: message(ask, &from, &to),
+        from,
+        to,
+        workloads: planned_workloads(facts, &claims, &ask.inherited),
+        watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
+        claims: claims_as_found(facts, &ask.inherited),
+        stopped: true,
+        restore_point: point.name.clone(),
+        restore: ask.restore_data.then(|| point.clone()),
+        health: ask.app.health.clone(),
+        take_over: ask.take_over.clone(),
+        reason: ask.reason.clone(),
+    }
+}
+
+/// Every pin of the restore point with what it carries now, and with what it carried then.
+pub fn targets(ask: &RollbackAsk, facts: &AppFacts) -> (Vec<PinValue>, Vec<PinValue>) {
+    let found = facts.repositories.iter().flat_map(|repository| &repository.pins);
+    found
+        .map(|found| {
+            let then = ask.restore_point.pins.iter().find(|then| then.pin == found.pin);
+            let value = then.map_or(&found.value, |then| &then.value);
+            (
+                PinValue { pin: found.pin.clone(), value: found.value.clone() },
+                PinValue { pin: found.pin.clone(), value: value.clone() },
+            )
+        })
+        .unzip()
+}
+
+fn message(ask: &RollbackAsk, from: &[PinValue], to: &[PinValue]) -> String {
+    let mut changes: Vec<String> = from
+        .iter()
+        .zip(to)
+        .filter(|(from, to)| from.value != to.value)
+        .map(|(from, to)| format!("{} {} -> {}", to.pin.component, from.value, to.value))
+        .collect();
+    changes.dedup();
+    let mut text = format!("Roll back {}: {}", ask.app.app.name, changes.join(", "));
+    if !ask.reason.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&ask.reason);
+    }
+    text
+}
+
+/// The plan. Errors: [`PlanError::TooLarge`] when the app has more claims than one plan can hold.
+pub fn plan(ask: &RollbackAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
+    let inputs = inputs(ask, facts);
+    let deadline = ask.app.snapshots.deadline;
+    let mut steps = suspend_steps(&inputs);
+    for claim in &inputs.claims {
+        steps.push(protect(&claim.name, &claim.volume));
+    }
+    let volumes = inputs.restore.as_ref().map(|point| point.volumes.as_slice()).unwrap_or_default();
+    for volume in volumes {
+        let claim = &volume.claim;
+        let step = AppStep::RestoreAside { claim: claim.clone() };
+        let title = format!("restore snapshot {} of claim {claim} into a volume of its own", volume.snapshot);
+        steps.push(
+            Step::new(format!("restore/aside/{claim}"), title, step.to_value(), deadline)
+                .undone_by(format!("delete the restored copy of claim {claim}")),
+        );
+        let step = AppStep::RetainAside { claim: claim.clone() };
+        let title = format!("keep the restored volume of claim {claim} from being deleted with its helper claim");
+        steps.push(
+            Step::new(format!("restore/retain/{claim}"), title, step.to_value(), deadlines::WRITE)
+                .undone_by(format!("let the restored volume of claim {claim} be deleted with its helper claim")),
+        );
+    }
+    steps.extend(stop_steps(&inputs, deadline));
+    for volume in volumes {
+        let claim = &volume.claim;
+        let step = AppStep::DropHelper { claim: claim.clone() };
+        let title = format!("free the restored volume of claim {claim}");
+        steps.push(
+            Step::new(format!("restore/free/{claim}"), title, step.to_value(), deadline)
+                .undone_by(format!("give up the restored volume of claim {claim}")),
+        );
+    }
+    for volume in volumes {
+        let claim = &volume.claim;
+        let step = AppStep::Reserve { claim: claim.clone() };
+        let title = format!("reserve the restored volume for claim {claim}");
+        steps.push(Step::new(format!("swap/reserve/{claim}"), title, step.to_value(), deadlines::WRITE));
+    }
+    let mut irrevocable = false;
+    for volume in volumes {
+        let claim = &volume.claim;
+        if inputs.claim(claim).is_some() {
+            let step = AppStep::DropClaim { claim: claim.clone() };
+            let title = format!("delete claim {claim}; its volume stays");
+            steps.push(once(
+                &mut irrevocable,
+                Step::new(format!("swap/delete/{claim}"), title, step.to_value(), deadline),
+            ));
+        }
+        let step = AppStep::Recreate { claim: claim.clone() };
+        let title = format!("create claim {claim} on the restored volume");
+        steps.push(once(&mut irrevocable, Step::new(format!("swap/create/{claim}"), title, step.to_value(), deadline)));
+    }
+    if !volumes.is_empty() {
+        let title = "wait until every claim is bound to its restored volume";
+        steps.push(Step::new("swap/bound", title, AppStep::AwaitClaims.to_value(), deadline));
+    }
+    steps.extend(commit_and_release_steps(&inputs, !irrevocable));
+    steps.extend(verify_steps(&inputs));
+    if ask.block && inputs.changes().next().is_some() {
+        let title = "block the version that was left behind";
+        steps.push(Step::new("finish/block", title, AppStep::Block.to_value(), deadlines::WRITE));
+    }
+    if !volumes.is_empty() {
+        let title = format!("note the replaced volumes on restore point {}", inputs.restore_point);
+        steps.push(Step::new("finish/replaced", title, AppStep::NoteReplaced.to_value(), deadlines::WRITE));
+    }
+    for claim in &inputs.claims {
+        steps.push(unprotect(&claim.name));
+    }
+    let title = "record the versions the app runs now";
+    steps.push(Step::new("finish/record", title, AppStep::RecordCurrent.to_value(), deadlines::WRITE));
+    Plan::new(WORKFLOW, &ask.operation, serde_json::to_value(&inputs).unwrap_or_default(), steps)
+}
+
+/// Makes the first step it is asked about the point of no return.
+fn once(done: &mut bool, step: Step) -> Step {
+    if *done {
+        return step;
+    }
+    *done = true;
+    step.irrevocable()
+}

@@ -1,0 +1,94 @@
+//! What must hold right before a version is committed, and again right before it is released: everything the restore point
+//! rests on is still true.
+
+use super::Work;
+use crate::Failure;
+use crate::ports::ObjectRef;
+
+impl Work<'_> {
+    /// Refuses when a suspension is not ours any more, a claim is not the planned one, or something has started on the data.
+    pub(super) async fn gate(&self) -> Result<(), Failure> {
+        self.suspensions_are_ours().await?;
+        self.claims_are_the_planned_ones().await?;
+        if self.inputs.stopped {
+            self.nothing_has_started().await?;
+        }
+        Ok(())
+    }
+
+    /// For the swap of claims, which the claims themselves do not survive unchanged.
+    pub(super) async fn suspended_and_idle(&self) -> Result<(), Failure> {
+        self.suspensions_are_ours().await?;
+        self.nothing_has_started().await
+    }
+
+    async fn suspensions_are_ours(&self) -> Result<(), Failure> {
+        for root in &self.inputs.roots {
+            let resumed = format!("release/resume/{}/{}", root.object.kind.to_lowercase(), root.object.name);
+            if self.begun(&resumed) {
+                continue;
+            }
+            let found = self.ports.delivery.suspension(&root.object).await?;
+            let ours = found.as_ref().is_some_and(|found| {
+                found.held_by.as_deref() == Some(self.cx.plan.operation.as_str())
+                    && found.suspend == Some(true)
+                    && found.uid == root.uid
+            });
+            if !ours {
+                return Err(Failure::permanent(
+                    "hold-lost",
+                    format!("the suspension of {} is not ours any more", root.object),
+                )
+                .with_hint("find out who resumed it; the restore point of this operation is void"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn claims_are_the_planned_ones(&self) -> Result<(), Failure> {
+        for claim in &self.inputs.claims {
+            let found = self.ports.snapshots.claim(&claim.namespace, &claim.name).await?;
+            let restored = self.seen(&format!("restore/aside/{}", claim.name), "volume");
+            let volume = restored.unwrap_or_else(|| claim.volume.clone());
+            let same = found.as_ref().is_some_and(|found| {
+                found.volume.as_deref() == Some(volume.as_str()) && found.phase == "Bound" && !found.deleting
+            });
+            if !same {
+                let seen = found.map_or("it is gone".to_owned(), |found| {
+                    format!("it is {} to volume {}", found.phase, found.volume.as_deref().unwrap_or("none"))
+                });
+                return Err(Failure::permanent(
+                    "claim-changed",
+                    format!("claim {} is not bound to volume {volume} any more: {seen}", claim.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing may run, or have run, on the data since it was cut: else the restore point does not hold every write.
+    async fn nothing_has_started(&self) -> Result<(), Failure> {
+        let claims = self.inputs.claim_names();
+        let holders = self.ports.workloads.holders(&self.inputs.app.namespace, &claims).await?;
+        if let Some(holder) = holders.first() {
+            return Err(started(&format!("{} holds claim {} ({})", holder.by, holder.claim, holder.why)));
+        }
+        for workload in &self.inputs.workloads {
+            let state = self.ports.workloads.state(&workload.object).await?;
+            if state.is_some_and(|state| state.replicas > 0) {
+                return Err(started(&format!("{} was scaled up by somebody else", workload.object)));
+            }
+        }
+        let workloads: Vec<ObjectRef> = self.inputs.workloads.iter().map(|workload| workload.object.clone()).collect();
+        let pods = self.ports.workloads.pods(&self.inputs.app.namespace, &workloads, &claims).await?;
+        if let Some(pod) = pods.iter().find(|pod| pod.claims.iter().any(|claim| claims.contains(claim))) {
+            return Err(started(&format!("{} mounts a claim", pod.object)));
+        }
+        Ok(())
+    }
+}
+
+fn started(what: &str) -> Failure {
+    Failure::permanent("started-since-cut", format!("{what}, although the app was stopped for this operation"))
+        .with_hint("find out who started it; the restore point of this operation is void")
+}

@@ -1,0 +1,129 @@
+//! Suspending delivery objects and letting them go.
+
+use serde_json::{Value, json};
+
+use super::{Work, gone, replaced};
+use crate::Failure;
+use crate::app::Root;
+use crate::engine::{Direction, Observation};
+use crate::ports::{Hold, ObjectRef};
+
+impl Work<'_> {
+    fn root(&self, object: &ObjectRef) -> Result<&Root, Failure> {
+        self.inputs.root(object).ok_or_else(|| super::not_planned("delivery object", &object.name))
+    }
+
+    pub(super) async fn prepare_hold(&self, object: &ObjectRef, direction: Direction) -> Result<Value, Failure> {
+        let root = self.root(object)?;
+        if direction == Direction::Do {
+            let found = self.ports.delivery.suspension(object).await?.ok_or_else(|| gone(object))?;
+            if found.uid != root.uid {
+                return Err(replaced(object));
+            }
+            let holder = found.held_by.as_deref();
+            let mine = holder == Some(&self.cx.plan.operation)
+                || holder.is_some_and(|holder| self.inputs.take_over.iter().any(|other| other == holder));
+            if let Some(holder) = holder.filter(|_| !mine) {
+                // Two apps under one root take turns: the other operation ends, one way or the other.
+                return Err(Failure::transient("held-by-other-operation", format!("{object} is held by {holder}"))
+                    .with_hint("wait until that operation has ended"));
+            }
+            if found.suspend == Some(true) && !mine {
+                return Err(Failure::permanent(
+                    "suspended-by-others",
+                    format!("{object} was suspended by somebody else"),
+                ));
+            }
+        }
+        Ok(json!({"uid": root.uid, "token": self.cx.token()}))
+    }
+
+    pub(super) async fn suspend(&self, object: &ObjectRef) -> Result<(), Failure> {
+        let root = self.root(object)?;
+        let hold = Hold {
+            operation: self.cx.plan.operation.clone(),
+            stage: "held".into(),
+            as_found: root.as_found,
+            token: self.intended("token").unwrap_or_else(|| self.cx.token()),
+            take_over: self.inputs.take_over.clone(),
+        };
+        self.ports.delivery.suspend(object, &root.uid, &hold).await
+    }
+
+    pub(super) async fn is_suspended(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let found = self.ports.delivery.suspension(object).await?.ok_or_else(|| gone(object))?;
+        let ours = found.held_by.as_deref() == Some(self.cx.plan.operation.as_str()) && found.suspend == Some(true);
+        if !ours {
+            return Ok(Observation::absent());
+        }
+        let token = self.intended("token").unwrap_or_default();
+        if found.handled.as_deref() == Some(token.as_str()) {
+            return Ok(Observation::Done(json!({"barrier": token, "uid": found.uid})));
+        }
+        Ok(Observation::pending(format!("the controller of {object} to confirm that nothing is in flight"), 100))
+    }
+
+    /// Ends our suspension, at the end of a release or as an undo.
+    pub(super) async fn resume(&self, object: &ObjectRef) -> Result<(), Failure> {
+        let root = self.root(object)?;
+        let token = self.intended("token").unwrap_or_else(|| self.cx.token());
+        self.ports.delivery.resume(object, &root.uid, &self.cx.plan.operation, root.as_found, &token).await
+    }
+
+    pub(super) async fn prepare_resume(&self, object: &ObjectRef) -> Result<Value, Failure> {
+        self.gate().await?;
+        let root = self.root(object)?;
+        Ok(json!({"uid": root.uid, "token": self.cx.token()}))
+    }
+
+    pub(super) async fn is_resumed(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let found = self.ports.delivery.suspension(object).await?.ok_or_else(|| gone(object))?;
+        if found.held_by.as_deref() == Some(self.cx.plan.operation.as_str()) {
+            return Ok(Observation::absent());
+        }
+        Ok(Observation::Done(json!({"uid": found.uid})))
+    }
+
+    /// The undo of a suspension: never while a version shows that the data does not belong to.
+    pub(super) async fn is_let_go(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let Some(found) = self.ports.delivery.suspension(object).await? else {
+            return Ok(Observation::Done(json!({"gone": true})));
+        };
+        if found.held_by.as_deref() != Some(self.cx.plan.operation.as_str()) {
+            return Ok(Observation::Done(json!({"held": false})));
+        }
+        let committed = self.inputs.repositories.iter().any(|one| self.begun(&format!("commit/push/{}", one.name)));
+        let adopted = self.inputs.root(object).is_some_and(|root| root.adopted);
+        if committed || adopted {
+            let foreign = if adopted { &self.inputs.from } else { &self.inputs.to };
+            if let Some(shows) = self.carrier_showing(foreign).await? {
+                return Ok(Observation::pending(
+                    format!("{shows}, which the data does not belong to, to go away"),
+                    1000,
+                ));
+            }
+        }
+        Ok(Observation::absent())
+    }
+
+    pub(super) async fn set_stage(&self, object: &ObjectRef, stage: &str) -> Result<(), Failure> {
+        let root = self.root(object)?;
+        self.ports.delivery.set_stage(object, &root.uid, &self.cx.plan.operation, stage).await
+    }
+
+    pub(super) async fn has_stage(&self, object: &ObjectRef, stage: &str) -> Result<Observation, Failure> {
+        let found = self.ports.delivery.suspension(object).await?.ok_or_else(|| gone(object))?;
+        if found.held_by.as_deref() != Some(self.cx.plan.operation.as_str()) {
+            if self.cx.direction == Direction::Undo {
+                return Ok(Observation::Done(json!({"held": false})));
+            }
+            return Err(Failure::permanent("hold-lost", format!("the suspension of {object} is not ours any more"))
+                .with_hint("find out who resumed it"));
+        }
+        Ok(if found.stage.as_deref() == Some(stage) {
+            Observation::Done(json!({"stage": stage}))
+        } else {
+            Observation::absent()
+        })
+    }
+}

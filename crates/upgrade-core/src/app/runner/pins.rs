@@ -1,0 +1,289 @@
+//! Git, and everything between Git and the cluster that shows a version.
+
+use serde_json::{Value, json};
+
+use super::Work;
+use crate::Failure;
+use crate::engine::{Direction, Observation};
+use crate::ports::{Ancestry, CarrierKind, CommitRequest, ObjectRef, Pin, PinValue, Repository};
+
+impl Work<'_> {
+    fn repository(&self, name: &str) -> Result<&Repository, Failure> {
+        let found = self.inputs.repositories.iter().find(|repository| repository.name == name);
+        found.ok_or_else(|| super::not_planned("repository", name))
+    }
+
+    /// The key under which a commit of this operation is found again.
+    fn commit_key(&self, direction: Direction) -> String {
+        match direction {
+            Direction::Do => self.cx.plan.operation.clone(),
+            Direction::Undo => format!("{}/revert", self.cx.plan.operation),
+        }
+    }
+
+    fn changes_in(&self, repository: &str) -> Vec<(&PinValue, &PinValue)> {
+        self.inputs.changes().filter(|(_, to)| to.pin.repository == repository).collect()
+    }
+
+    pub(super) async fn prepare_commit(&self, repository: &str) -> Result<Value, Failure> {
+        self.gate().await?;
+        let head = self.ports.git.head(&self.inputs.app, self.repository(repository)?).await?;
+        Ok(json!({"head": head}))
+    }
+
+    pub(super) async fn commit(&self, repository: &str, direction: Direction) -> Result<(), Failure> {
+        let changes = self.changes_in(repository);
+        let (expected, wanted): (Vec<_>, Vec<_>) = match direction {
+            Direction::Do => changes.into_iter().map(|(from, to)| (from.value.clone(), to.clone())).unzip(),
+            Direction::Undo => changes.into_iter().map(|(from, to)| (to.value.clone(), from.clone())).unzip(),
+        };
+        let message = match direction {
+            Direction::Do => self.inputs.message.clone(),
+            Direction::Undo => format!("Revert \"{}\"", self.inputs.message.lines().next().unwrap_or_default()),
+        };
+        let request = CommitRequest {
+            repository: self.repository(repository)?.clone(),
+            changes: wanted,
+            expected,
+            message,
+            operation: self.commit_key(direction),
+        };
+        self.ports.git.commit(&self.inputs.app, &request).await.map(|_| ())
+    }
+
+    pub(super) async fn is_committed(&self, repository: &str) -> Result<Observation, Failure> {
+        let key = self.commit_key(Direction::Do);
+        let found = self.ports.git.find(&self.inputs.app, self.repository(repository)?, &key).await?;
+        Ok(match found {
+            Some(commit) => Observation::Done(json!({"sha": commit.sha, "parent": commit.parent})),
+            None => Observation::absent(),
+        })
+    }
+
+    /// The revert is there, or nothing of ours is left to be reverted.
+    pub(super) async fn is_reverted(&self, repository: &str) -> Result<Observation, Failure> {
+        let app = &self.inputs.app;
+        let remote = self.repository(repository)?;
+        if self.ports.git.find(app, remote, &self.commit_key(Direction::Do)).await?.is_none() {
+            return Ok(Observation::Done(json!({"neverPushed": true})));
+        }
+        let head = self.ports.git.head(app, remote).await?;
+        let ours: Vec<PinValue> = self.changes_in(repository).into_iter().map(|(_, to)| to.clone()).collect();
+        Ok(match self.showing_at(remote, &head, &ours).await? {
+            Some(_) => Observation::absent(),
+            None => Observation::Done(json!({"head": head})),
+        })
+    }
+
+    /// The first of `values` that `commit` carries, as text.
+    async fn showing_at(
+        &self,
+        repository: &Repository,
+        commit: &str,
+        values: &[PinValue],
+    ) -> Result<Option<String>, Failure> {
+        let values: Vec<&PinValue> = values.iter().filter(|value| value.pin.repository == repository.name).collect();
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let pins: Vec<Pin> = values.iter().map(|value| value.pin.clone()).collect();
+        let found = self.ports.git.pins(&self.inputs.app, repository, commit, &pins).await?;
+        let shown = found.iter().zip(values).find(|(found, value)| found.value == value.value);
+        Ok(shown.map(|(found, _)| format!("{} {}", found.pin.component, found.value)))
+    }
+
+    /// Whether the branch head, an artifact or a live object shows one of the values that change, and which.
+    pub(super) async fn carrier_showing(&self, values: &[PinValue]) -> Result<Option<String>, Failure> {
+        let app = &self.inputs.app;
+        let changing: Vec<PinValue> =
+            values.iter().filter(|value| self.inputs.changes().any(|(_, to)| to.pin == value.pin)).cloned().collect();
+        let carriers = self.ports.delivery.carriers(app, &self.inputs.own, &self.inputs.sources, &changing).await?;
+        for repository in &self.inputs.repositories {
+            let head = self.ports.git.head(app, repository).await?;
+            if let Some(shown) = self.showing_at(repository, &head, &changing).await? {
+                return Ok(Some(format!("{shown} at the head of {}", repository.branch)));
+            }
+            for artifact in carriers.iter().filter(|carrier| carrier.kind == CarrierKind::Artifact) {
+                let Some(commit) = artifact.shows.as_deref().filter(|commit| *commit != head) else { continue };
+                if let Some(shown) = self.showing_at(repository, commit, &changing).await? {
+                    return Ok(Some(format!("{shown} in the artifact of {}", artifact.object)));
+                }
+            }
+        }
+        for live in carriers.iter().filter(|carrier| carrier.kind == CarrierKind::LiveSpec) {
+            let value = changing.iter().find(|value| value.pin.component == live.component);
+            if let (Some(shows), Some(value)) = (&live.shows, value)
+                && *shows == value.value
+            {
+                return Ok(Some(format!("{} {shows} in {}", live.component, live.object)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn no_carrier_shows_target(&self) -> Result<Observation, Failure> {
+        let committed = self.inputs.repositories.iter().any(|one| self.begun(&format!("commit/push/{}", one.name)));
+        if !committed {
+            return Ok(Observation::Done(json!({"committed": false})));
+        }
+        Ok(match self.carrier_showing(&self.inputs.to).await? {
+            Some(shows) => Observation::Absent(format!("{shows} to go away")),
+            None => Observation::Done(json!({"committed": true})),
+        })
+    }
+
+    /// The artifact holds our commit *and* our value: a later commit may have taken it away again.
+    pub(super) async fn is_fetched(&self, source: &ObjectRef) -> Result<Observation, Failure> {
+        let app = &self.inputs.app;
+        let sources = std::slice::from_ref(source);
+        let carriers = self.ports.delivery.carriers(app, &self.inputs.own, sources, &[]).await?;
+        let artifact = carriers.iter().find(|one| one.kind == CarrierKind::Artifact && one.object == *source);
+        let Some(commit) = artifact.and_then(|artifact| artifact.shows.clone()) else {
+            return Ok(Observation::Absent(format!("{source} to fetch anything")));
+        };
+        for repository in &self.inputs.repositories {
+            let Some(ours) = self.seen(&format!("commit/push/{}", repository.name), "sha") else { continue };
+            match self.ports.git.ancestry(app, repository, &ours, &commit).await? {
+                Ancestry::Contained => {}
+                Ancestry::NotContained => {
+                    return Ok(Observation::Absent(format!("{source} to fetch {}", brief(&ours))));
+                }
+                Ancestry::Unknown => {
+                    return Ok(Observation::Absent(format!(
+                        "it to be known whether {} holds {}",
+                        brief(&commit),
+                        brief(&ours)
+                    )));
+                }
+            }
+            self.still_ours(repository, &commit).await?;
+        }
+        Ok(Observation::Done(json!({"commit": commit})))
+    }
+
+    /// Refuses when a commit that contains ours carries another value: somebody has decided otherwise.
+    pub(super) async fn still_ours(&self, repository: &Repository, commit: &str) -> Result<(), Failure> {
+        let changes = self.changes_in(&repository.name);
+        let pins: Vec<Pin> = changes.iter().map(|(_, to)| to.pin.clone()).collect();
+        let found = self.ports.git.pins(&self.inputs.app, repository, commit, &pins).await?;
+        match found.iter().zip(&changes).find(|(found, (_, to))| found.value != to.value) {
+            None => Ok(()),
+            Some((found, (_, to))) => Err(Failure::permanent(
+                "superseded",
+                format!(
+                    "{} is {} at {}, not {}: somebody changed it",
+                    to.pin.component,
+                    found.value,
+                    brief(commit),
+                    to.value
+                ),
+            )
+            .with_hint("decide which version is wanted, then ask anew")),
+        }
+    }
+
+    /// The commits known to contain ours, among those that sources and manifests objects show.
+    pub(super) async fn containing_commits(&self) -> Result<Vec<String>, Failure> {
+        let app = &self.inputs.app;
+        let mut shown: Vec<String> = Vec::new();
+        let carriers = self.ports.delivery.carriers(app, &self.inputs.own, &self.inputs.sources, &[]).await?;
+        shown.extend(carriers.into_iter().filter(|one| one.kind == CarrierKind::Artifact).filter_map(|one| one.shows));
+        for object in self.manifests_objects() {
+            shown.extend(self.ports.delivery.attempted(object).await?);
+        }
+        shown.sort();
+        shown.dedup();
+        let mut containing = Vec::new();
+        for commit in shown {
+            let mut contains = true;
+            for repository in &self.inputs.repositories {
+                let Some(ours) = self.seen(&format!("commit/push/{}", repository.name), "sha") else { continue };
+                if self.ports.git.ancestry(app, repository, &ours, &commit).await? == Ancestry::Contained {
+                    self.still_ours(repository, &commit).await?;
+                } else {
+                    contains = false;
+                }
+            }
+            if contains {
+                containing.push(commit);
+            }
+        }
+        Ok(containing)
+    }
+
+    fn manifests_objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        use crate::ports::DeliveryRole::Manifests;
+        let held = self.inputs.roots.iter().filter(|root| root.role == Manifests).map(|root| &root.object);
+        held.chain(&self.inputs.shared)
+    }
+
+    pub(super) async fn spec_names_target(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let carriers = self.ports.delivery.carriers(&self.inputs.app, &self.inputs.own, &[], &self.inputs.to).await?;
+        let mut names = Vec::new();
+        for live in carriers.iter().filter(|one| one.kind == CarrierKind::LiveSpec && one.object == *object) {
+            let Some(wanted) = self.inputs.to.iter().find(|value| value.pin.component == live.component) else {
+                continue;
+            };
+            match &live.shows {
+                Some(shows) if *shows == wanted.value => names.push(format!("{} {shows}", live.component)),
+                other => {
+                    let seen = other.as_deref().unwrap_or("nothing");
+                    return Ok(Observation::Absent(format!(
+                        "{object} to name {} {}: it names {seen}",
+                        live.component, wanted.value
+                    )));
+                }
+            }
+        }
+        if names.is_empty() {
+            return Ok(Observation::Absent(format!("{object} to name a version")));
+        }
+        Ok(Observation::Done(json!({"names": names})))
+    }
+
+    pub(super) async fn is_attempted(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let Some(attempted) = self.ports.delivery.attempted(object).await? else {
+            return Ok(Observation::Absent(format!("{object} to apply anything")));
+        };
+        for repository in &self.inputs.repositories {
+            let Some(ours) = self.seen(&format!("commit/push/{}", repository.name), "sha") else { continue };
+            if self.ports.git.ancestry(&self.inputs.app, repository, &ours, &attempted).await? != Ancestry::Contained {
+                return Ok(Observation::Absent(format!("{object} to apply {}", brief(&ours))));
+            }
+        }
+        Ok(Observation::Done(json!({"attempted": attempted})))
+    }
+
+    pub(super) async fn poke(&self, object: &ObjectRef) -> Result<(), Failure> {
+        self.ports.delivery.poke(object, &self.poke_token()).await
+    }
+
+    pub(super) async fn poke_parents(&self) -> Result<(), Failure> {
+        let token = self.poke_token();
+        for object in self.manifests_objects() {
+            self.ports.delivery.poke(object, &token).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn poke_own(&self) -> Result<(), Failure> {
+        let token = self.poke_token();
+        for object in &self.inputs.own {
+            self.ports.delivery.poke(object, &token).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn poke_all(&self) -> Result<(), Failure> {
+        let token = self.poke_token();
+        for object in &self.inputs.sources {
+            self.ports.delivery.poke(object, &token).await?;
+        }
+        self.poke_parents().await
+    }
+}
+
+/// A commit as people write it.
+fn brief(commit: &str) -> &str {
+    commit.get(..10).unwrap_or(commit)
+}

@@ -1,0 +1,267 @@
+//! The swap of claims: restored copies aside, the originals freed, the claims made anew on the copies.
+//!
+//! At every instant at least one restorable copy exists: the original volume is on Retain before anything else, the
+//! snapshot's content is, and the restored volume is before its helper claim goes.
+
+use serde_json::{Value, json};
+
+use super::{Work, gone, replaced};
+use crate::Failure;
+use crate::app::build::derived_name;
+use crate::engine::{Direction, Observation};
+use crate::ports::{Aside, ProtectedVolume, ReclaimPolicy};
+
+impl Work<'_> {
+    fn helper(&self, claim: &str) -> String {
+        derived_name("windlass-restore", &self.cx.plan.operation, claim)
+    }
+
+    /// The restored volume, from the evidence of its binding.
+    fn restored(&self, claim: &str) -> Result<ProtectedVolume, Failure> {
+        let step = format!("restore/aside/{claim}");
+        Ok(ProtectedVolume {
+            name: self.must_have_seen(&step, "volume")?,
+            uid: self.must_have_seen(&step, "volumeUid")?,
+        })
+    }
+
+    fn namespace(&self) -> &str {
+        &self.inputs.app.namespace
+    }
+
+    pub(super) async fn restore_aside(&self, claim: &str) -> Result<(), Failure> {
+        let record = self.volume_record(claim)?;
+        let capacity = self.inputs.claim(claim).map_or(0, |found| found.capacity);
+        let aside = Aside {
+            namespace: self.namespace().to_owned(),
+            helper: self.helper(claim),
+            snapshot: record.snapshot.clone(),
+            claim: claim.to_owned(),
+            manifest: record.manifest.clone(),
+            size: record.size.max(capacity),
+            operation: self.cx.plan.operation.clone(),
+        };
+        self.ports.snapshots.restore_aside(&aside).await
+    }
+
+    pub(super) async fn is_restored_aside(&self, claim: &str, direction: Direction) -> Result<Observation, Failure> {
+        let helper = self.helper(claim);
+        let found = self.ports.snapshots.claim(self.namespace(), &helper).await?;
+        if direction == Direction::Undo {
+            return Ok(match found {
+                None => Observation::Done(json!({"gone": true})),
+                Some(state) if state.deleting => Observation::pending(format!("claim {helper} to be gone"), 200),
+                Some(_) => Observation::absent(),
+            });
+        }
+        let Some(state) = found else { return Ok(Observation::absent()) };
+        if state.operation.as_deref() != Some(self.cx.plan.operation.as_str()) {
+            return Err(Failure::permanent("not-ours", format!("claim {helper} belongs to somebody else")));
+        }
+        let (Some(volume), "Bound") = (&state.volume, state.phase.as_str()) else {
+            return Ok(Observation::pending(format!("claim {helper} to be bound"), 100));
+        };
+        let restored = self.ports.snapshots.volume(volume).await?.ok_or_else(|| gone(format!("volume {volume}")))?;
+        let record = self.volume_record(claim)?;
+        if restored.handle == record.volume_handle
+            || self.inputs.claim(claim).is_some_and(|old| old.handle == restored.handle)
+        {
+            let message = format!("volume {volume} is the original itself, not a copy of claim {claim}");
+            return Ok(Observation::Failed(Failure::permanent("restored-onto-original", message)));
+        }
+        Ok(Observation::Done(json!({
+            "helper": helper, "helperUid": state.uid, "volume": volume, "volumeUid": restored.uid, "handle": restored.handle,
+        })))
+    }
+
+    pub(super) async fn retain_aside(&self, claim: &str, direction: Direction) -> Result<(), Failure> {
+        let policy = if direction == Direction::Do { ReclaimPolicy::Retain } else { ReclaimPolicy::Delete };
+        self.ports.snapshots.set_policy(&self.restored(claim)?, policy).await
+    }
+
+    pub(super) async fn is_aside_retained(&self, claim: &str, direction: Direction) -> Result<Observation, Failure> {
+        let volume = self.restored(claim)?;
+        let Some(state) = self.ports.snapshots.volume(&volume.name).await? else {
+            return match direction {
+                Direction::Undo => Ok(Observation::Done(json!({"gone": true}))),
+                Direction::Do => Err(gone(format!("volume {}", volume.name))),
+            };
+        };
+        let wanted = if direction == Direction::Do { ReclaimPolicy::Retain } else { ReclaimPolicy::Delete };
+        if state.reclaim_policy == wanted {
+            return Ok(Observation::Done(json!({"volume": volume.name, "policy": wanted})));
+        }
+        Ok(Observation::absent())
+    }
+
+    /// The copy must survive the deletion of its helper claim.
+    pub(super) async fn prepare_drop_helper(&self, claim: &str) -> Result<Value, Failure> {
+        let volume = self.restored(claim)?;
+        self.is_kept(&volume).await?;
+        Ok(json!({"volume": volume.name}))
+    }
+
+    async fn is_kept(&self, volume: &ProtectedVolume) -> Result<(), Failure> {
+        let name = format!("volume {}", volume.name);
+        let state = self.ports.snapshots.volume(&volume.name).await?.ok_or_else(|| gone(&name))?;
+        if state.uid != volume.uid {
+            return Err(replaced(&name));
+        }
+        if state.reclaim_policy != ReclaimPolicy::Retain {
+            return Err(Failure::permanent("not-retained", format!("{name} is not on Retain any more"))
+                .with_hint("find out who changed its reclaim policy"));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn drop_helper(&self, claim: &str) -> Result<(), Failure> {
+        let helper = self.helper(claim);
+        match self.ports.snapshots.claim(self.namespace(), &helper).await? {
+            Some(state) => self.ports.snapshots.drop_claim(self.namespace(), &helper, &state.uid).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn is_aside_free(&self, claim: &str) -> Result<Observation, Failure> {
+        let helper = self.helper(claim);
+        if let Some(state) = self.ports.snapshots.claim(self.namespace(), &helper).await? {
+            if state.deleting {
+                return Ok(Observation::pending(format!("claim {helper} to be gone"), 100));
+            }
+            return Ok(Observation::absent());
+        }
+        let volume = self.restored(claim)?;
+        let state =
+            self.ports.snapshots.volume(&volume.name).await?.ok_or_else(|| gone(format!("volume {}", volume.name)))?;
+        if state.phase == "Bound" {
+            return Ok(Observation::pending(format!("volume {} to be released", volume.name), 100));
+        }
+        Ok(Observation::Done(json!({"volume": volume.name, "phase": state.phase})))
+    }
+
+    pub(super) async fn discard_aside(&self, claim: &str) -> Result<(), Failure> {
+        let uid = self.must_have_seen(&format!("restore/aside/{claim}"), "helperUid")?;
+        self.ports.snapshots.discard(&self.restored(claim)?, self.namespace(), &self.helper(claim), &uid).await
+    }
+
+    pub(super) async fn is_aside_discarded(&self, claim: &str) -> Result<Observation, Failure> {
+        if self.ports.snapshots.claim(self.namespace(), &self.helper(claim)).await?.is_some() {
+            // It was never freed: undoing the restore deletes helper and copy together.
+            return Ok(Observation::Done(json!({"freed": false})));
+        }
+        let volume = self.restored(claim)?;
+        Ok(match self.ports.snapshots.volume(&volume.name).await? {
+            None => Observation::Done(json!({"gone": true})),
+            Some(state) if state.reclaim_policy == ReclaimPolicy::Delete => {
+                Observation::pending(format!("volume {} to be reclaimed", volume.name), 500)
+            }
+            Some(_) => Observation::absent(),
+        })
+    }
+
+    pub(super) async fn reserve(&self, claim: &str) -> Result<(), Failure> {
+        self.ports.snapshots.reserve(&self.restored(claim)?, self.namespace(), claim).await
+    }
+
+    pub(super) async fn is_reserved(&self, claim: &str) -> Result<Observation, Failure> {
+        let volume = self.restored(claim)?;
+        let state =
+            self.ports.snapshots.volume(&volume.name).await?.ok_or_else(|| gone(format!("volume {}", volume.name)))?;
+        let reserved = state.claim.is_some_and(|(namespace, name, uid)| {
+            namespace == self.namespace() && name == claim && (uid.is_none() || state.phase == "Bound")
+        });
+        Ok(if reserved { Observation::Done(json!({"volume": volume.name})) } else { Observation::absent() })
+    }
+
+    /// Both copies are kept, the new one is reserved, nothing holds the old one: only then may the claim go.
+    pub(super) async fn prepare_drop_claim(&self, claim: &str) -> Result<Value, Failure> {
+        let found = self.claim(claim)?;
+        let restored = self.restored(claim)?;
+        self.is_kept(&restored).await?;
+        self.is_kept(&ProtectedVolume { name: found.volume.clone(), uid: found.volume_uid.clone() }).await?;
+        self.suspended_and_idle().await?;
+        Ok(json!({"claim": claim, "uid": found.uid, "volume": found.volume, "restored": restored.name}))
+    }
+
+    pub(super) async fn drop_claim(&self, claim: &str) -> Result<(), Failure> {
+        let uid = &self.claim(claim)?.uid;
+        self.ports.snapshots.drop_claim(self.namespace(), claim, uid).await
+    }
+
+    pub(super) async fn is_claim_gone(&self, claim: &str) -> Result<Observation, Failure> {
+        let planned = self.claim(claim)?;
+        Ok(match self.ports.snapshots.claim(self.namespace(), claim).await? {
+            Some(state) if state.uid == planned.uid && state.deleting => {
+                Observation::pending(format!("claim {claim} to be gone"), 100)
+            }
+            Some(state) if state.uid == planned.uid => Observation::absent(),
+            other => Observation::Done(json!({"gone": true, "remade": other.is_some()})),
+        })
+    }
+
+    pub(super) async fn recreate(&self, claim: &str) -> Result<(), Failure> {
+        let volume = self.restored(claim)?;
+        let record = self.volume_record(claim)?;
+        self.ports
+            .snapshots
+            .recreate(self.namespace(), claim, &record.manifest, &volume.name, &self.cx.plan.operation)
+            .await
+    }
+
+    /// Made by us or by whoever was faster: what counts is the volume it is on.
+    pub(super) async fn is_recreated(&self, claim: &str) -> Result<Observation, Failure> {
+        let volume = self.restored(claim)?;
+        Ok(match self.ports.snapshots.claim(self.namespace(), claim).await? {
+            None => Observation::absent(),
+            Some(state) if state.volume.as_deref() == Some(volume.name.as_str()) => {
+                Observation::Done(json!({"uid": state.uid, "volume": volume.name}))
+            }
+            Some(state) if state.volume.is_none() => {
+                Observation::pending(format!("claim {claim} to name a volume"), 100)
+            }
+            Some(state) => Observation::Failed(
+                Failure::permanent(
+                    "claim-on-other-volume",
+                    format!(
+                        "claim {claim} was made anew on volume {} by somebody else",
+                        state.volume.unwrap_or_default()
+                    ),
+                )
+                .with_hint("the restored volume and the original both still exist; the original is named in the plan"),
+            ),
+        })
+    }
+
+    pub(super) async fn are_claims_bound(&self) -> Result<Observation, Failure> {
+        let volumes = self.inputs.restore.as_ref().map(|point| point.volumes.as_slice()).unwrap_or_default();
+        let mut bound = Vec::new();
+        for record in volumes {
+            let claim = &record.claim;
+            let volume = self.restored(claim)?;
+            let state = self
+                .ports
+                .snapshots
+                .claim(self.namespace(), claim)
+                .await?
+                .ok_or_else(|| gone(format!("claim {claim}")))?;
+            if state.phase == "Lost" || state.volume.as_deref() != Some(volume.name.as_str()) {
+                let seen = state.volume.unwrap_or_default();
+                let message = format!("claim {claim} is {} to volume {seen}, not to {}", state.phase, volume.name);
+                return Ok(Observation::Failed(Failure::permanent("claim-on-other-volume", message)));
+            }
+            let found = self
+                .ports
+                .snapshots
+                .volume(&volume.name)
+                .await?
+                .ok_or_else(|| gone(format!("volume {}", volume.name)))?;
+            let mutual =
+                found.claim.is_some_and(|(_, name, uid)| name == *claim && uid.as_deref() == Some(state.uid.as_str()));
+            if state.phase != "Bound" || !mutual {
+                return Ok(Observation::pending(format!("claim {claim} to be bound to volume {}", volume.name), 100));
+            }
+            bound.push(format!("{claim} on {}", volume.name));
+        }
+        Ok(Observation::Done(json!({"bound": bound})))
+    }
+}

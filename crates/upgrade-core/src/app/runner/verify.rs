@@ -1,0 +1,119 @@
+//! Whether the commit runs, healthy, and stays so; and what is recorded at the end.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Work;
+use crate::Failure;
+use crate::engine::Observation;
+use crate::ports::{Applied, BlockedVersion, HealthReport};
+
+impl Work<'_> {
+    /// The whole predicate. That a pod of the target was ever ready is noted at once and never forgotten: from then on it may
+    /// have acknowledged writes.
+    pub(super) async fn is_healthy(&self) -> Result<Observation, Failure> {
+        if !self.has_served() && self.serves_now().await? {
+            return Ok(Observation::Pending {
+                waiting_for: "the whole release to be healthy".into(),
+                look_again_in: jiff::SignedDuration::ZERO,
+                sighted: Some(json!({"served": true, "since": self.cx.now.to_string()})),
+            });
+        }
+        let contains = self.containing_commits().await?;
+        let inputs = &self.inputs;
+        let (applied, neighbours) =
+            match self.ports.delivery.applied(&inputs.app, &inputs.own, &inputs.to, &contains).await? {
+                Applied::Done { evidence, neighbours } => (evidence, neighbours),
+                Applied::Pending(missing) => {
+                    // A crash loop is reported before the delivery tool has given up waiting for it.
+                    if let HealthReport::Broken(why) = self.health().await? {
+                        return Ok(Observation::Failed(unhealthy(why)));
+                    }
+                    return Ok(Observation::pending(missing, 250));
+                }
+                Applied::Failed(why) => {
+                    return Ok(Observation::Failed(Failure::permanent("release-failed", why)));
+                }
+            };
+        Ok(match self.health().await? {
+            HealthReport::Healthy { evidence } => Observation::Done(json!({
+                "served": true, "applied": applied, "health": evidence, "neighbours": neighbours,
+            })),
+            HealthReport::Waiting(missing) => Observation::pending(missing, 250),
+            HealthReport::Broken(why) => Observation::Failed(unhealthy(why)),
+        })
+    }
+
+    /// Healthy without interruption for the soak time; any interruption starts it again, until the deadline.
+    pub(super) async fn stays_healthy(&self) -> Result<Observation, Failure> {
+        let soak = self.inputs.health.soak;
+        let noted = self.cx.journal.evidence(&self.cx.step.id).get("healthySince").and_then(Value::as_str);
+        let since: Option<Timestamp> = noted.and_then(|text| text.parse().ok());
+        match self.health().await? {
+            HealthReport::Healthy { evidence } => match since {
+                Some(since) if self.cx.now.duration_since(since) >= soak => {
+                    Ok(Observation::Done(json!({"healthySince": since.to_string(), "health": evidence})))
+                }
+                Some(since) => {
+                    let left = soak.saturating_sub(self.cx.now.duration_since(since));
+                    Ok(Observation::Pending {
+                        waiting_for: format!("{} more of health", crate::duration::format(left)),
+                        look_again_in: left.min(jiff::SignedDuration::from_secs(1)),
+                        sighted: None,
+                    })
+                }
+                None => Ok(Observation::Pending {
+                    waiting_for: format!("{} of health", crate::duration::format(soak)),
+                    look_again_in: soak.min(jiff::SignedDuration::from_secs(1)),
+                    sighted: Some(json!({"healthySince": self.cx.now.to_string()})),
+                }),
+            },
+            HealthReport::Waiting(missing) => Ok(Observation::Pending {
+                waiting_for: missing,
+                look_again_in: jiff::SignedDuration::from_millis(500),
+                sighted: Some(json!({"healthySince": null})),
+            }),
+            HealthReport::Broken(why) => Ok(Observation::Failed(unhealthy(why))),
+        }
+    }
+
+    async fn health(&self) -> Result<HealthReport, Failure> {
+        let inputs = &self.inputs;
+        self.ports.health.check(&inputs.app, &inputs.watched, &inputs.to, &inputs.health.http).await
+    }
+
+    fn has_served(&self) -> bool {
+        self.cx.journal.evidence(&self.cx.step.id).get("served").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    async fn serves_now(&self) -> Result<bool, Failure> {
+        let inputs = &self.inputs;
+        let claims = inputs.claim_names();
+        let pods = self.ports.workloads.pods(&inputs.app.namespace, &inputs.watched, &claims).await?;
+        Ok(pods.iter().any(|pod| pod.ready))
+    }
+
+    pub(super) async fn block(&self) -> Result<(), Failure> {
+        let versions: Vec<BlockedVersion> = self
+            .inputs
+            .changes()
+            .map(|(from, _)| BlockedVersion {
+                component: from.pin.component.clone(),
+                version: from.value.clone(),
+                reason: self.inputs.reason.clone(),
+                request: self.inputs.request.clone(),
+                since: self.cx.now,
+            })
+            .collect();
+        self.ports.apps.block(&self.inputs.app, &versions).await
+    }
+
+    pub(super) async fn note_replaced(&self) -> Result<(), Failure> {
+        let replaced: Vec<String> = self.inputs.claims.iter().map(|claim| claim.volume.clone()).collect();
+        self.ports.restore_points.replaced(&self.inputs.app, &self.inputs.restore_point, &replaced).await
+    }
+}
+
+fn unhealthy(why: String) -> Failure {
+    Failure::permanent("unhealthy", why)
+}

@@ -1,0 +1,153 @@
+//! Stopping workloads and putting them back.
+
+use serde_json::{Value, json};
+
+use super::{Work, gone, replaced};
+use crate::Failure;
+use crate::app::PlannedWorkload;
+use crate::engine::{Direction, Observation};
+use crate::ports::{Holder, ObjectRef, TemplateMatch, WorkloadKind};
+
+impl Work<'_> {
+    fn workload(&self, object: &ObjectRef) -> Result<&PlannedWorkload, Failure> {
+        self.inputs.workload(object).ok_or_else(|| super::not_planned("workload", &object.name))
+    }
+
+    pub(super) async fn prepare_workload(&self, object: &ObjectRef) -> Result<Value, Failure> {
+        let planned = self.workload(object)?;
+        let Some(state) = self.ports.workloads.state(object).await? else {
+            if self.cx.direction == Direction::Undo {
+                return Ok(json!({"gone": true}));
+            }
+            return Err(gone(object));
+        };
+        if state.uid != planned.uid && self.cx.direction == Direction::Do && !self.is_release() {
+            return Err(replaced(object));
+        }
+        Ok(json!({"uid": state.uid, "resourceVersion": state.resource_version, "replicas": state.replicas}))
+    }
+
+    /// A release may have made the workload anew; stopping must meet the one that was planned.
+    fn is_release(&self) -> bool {
+        self.cx.step.id.starts_with("release/")
+    }
+
+    pub(super) async fn stop(&self, object: &ObjectRef) -> Result<(), Failure> {
+        let uid = &self.workload(object)?.uid;
+        self.ports.workloads.stop(object, uid).await
+    }
+
+    pub(super) async fn is_stopped(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let planned = self.workload(object)?;
+        let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
+        if state.uid != planned.uid {
+            return Err(replaced(object));
+        }
+        let stopped = match planned.kind {
+            WorkloadKind::CronJob => state.suspend == Some(true),
+            _ => state.replicas == 0,
+        };
+        if !stopped {
+            return Ok(Observation::absent());
+        }
+        Ok(Observation::Done(json!({"replicasFound": planned.replicas, "suspendFound": planned.suspend})))
+    }
+
+    /// The undo of a stop: never while the live template is another version's than the data's.
+    pub(super) async fn is_started_again(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let planned = self.workload(object)?;
+        let Some(state) = self.ports.workloads.state(object).await? else {
+            return Ok(Observation::Done(json!({"gone": true})));
+        };
+        let back = match planned.kind {
+            WorkloadKind::CronJob => state.suspend == planned.suspend,
+            _ => state.replicas == planned.replicas,
+        };
+        if back {
+            return Ok(Observation::Done(json!({"replicas": state.replicas})));
+        }
+        if state.images != planned.images {
+            return Ok(Observation::pending(format!("the template of {object} to be what it was"), 1000));
+        }
+        Ok(Observation::absent())
+    }
+
+    pub(super) async fn start_again(&self, object: &ObjectRef) -> Result<(), Failure> {
+        let planned = self.workload(object)?;
+        let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
+        if state.images != planned.images {
+            return Ok(());
+        }
+        let version = &state.resource_version;
+        self.ports.workloads.start(object, &state.uid, version, planned.replicas, planned.suspend).await
+    }
+
+    pub(super) async fn nothing_holds(&self) -> Result<Observation, Failure> {
+        let claims = self.inputs.claim_names();
+        let holders = self.ports.workloads.holders(&self.inputs.app.namespace, &claims).await?;
+        if holders.is_empty() {
+            return Ok(Observation::Done(json!({"stoppedAt": self.cx.now.to_string()})));
+        }
+        if holders.iter().any(has_ended) {
+            return Ok(Observation::absent());
+        }
+        let names: Vec<String> =
+            holders.iter().take(3).map(|holder| format!("{} ({})", holder.by, holder.why)).collect();
+        Ok(Observation::pending(format!("the claims to be let go by {}", names.join(", ")), 100))
+    }
+
+    /// Ended pods still protect their claims from deletion; they hold no process.
+    pub(super) async fn remove_ended_pods(&self) -> Result<(), Failure> {
+        let claims = self.inputs.claim_names();
+        let namespace = &self.inputs.app.namespace;
+        let holders = self.ports.workloads.holders(namespace, &claims).await?;
+        let Some(ended) = holders.iter().find(|holder| has_ended(holder)) else { return Ok(()) };
+        let pods = self.ports.workloads.pods(namespace, &[], &claims).await?;
+        match pods.iter().find(|pod| pod.object == ended.by) {
+            Some(pod) => self.ports.workloads.remove_pod(&pod.object, &pod.uid).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn freeze(&self, object: &ObjectRef, frozen: bool) -> Result<(), Failure> {
+        let uid = &self.workload(object)?.uid;
+        self.ports.delivery.freeze(object, uid, frozen).await
+    }
+
+    pub(super) async fn is_frozen(&self, object: &ObjectRef, wanted: bool) -> Result<Observation, Failure> {
+        let frozen = self.ports.delivery.is_frozen(object).await?;
+        Ok(if frozen == wanted { Observation::Done(json!({"frozen": frozen})) } else { Observation::absent() })
+    }
+
+    /// Replicas go back only in a write on the very object whose template was seen to be the target's: a moment earlier the
+    /// other version would start on the data.
+    pub(super) async fn is_put_back(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let planned = self.workload(object)?;
+        match self.ports.delivery.template(&self.inputs.app, &self.inputs.own, object, &self.inputs.to).await? {
+            TemplateMatch::Target { replicas, .. } if planned.kind != WorkloadKind::CronJob => {
+                if replicas > 0 || planned.replicas == 0 {
+                    return Ok(Observation::Done(json!({"replicas": replicas})));
+                }
+                Ok(Observation::absent())
+            }
+            TemplateMatch::Target { .. } => {
+                let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
+                let back = state.suspend == planned.suspend;
+                Ok(if back { Observation::Done(json!({"suspend": state.suspend})) } else { Observation::absent() })
+            }
+            TemplateMatch::Not(seen) => Ok(Observation::Absent(format!("the template of {object} to change: {seen}"))),
+        }
+    }
+
+    pub(super) async fn put_back(&self, object: &ObjectRef) -> Result<(), Failure> {
+        let planned = self.workload(object)?;
+        let found = self.ports.delivery.template(&self.inputs.app, &self.inputs.own, object, &self.inputs.to).await?;
+        let TemplateMatch::Target { resource_version, .. } = found else { return self.poke_own().await };
+        let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
+        self.ports.workloads.start(object, &state.uid, &resource_version, planned.replicas, planned.suspend).await
+    }
+}
+
+fn has_ended(holder: &Holder) -> bool {
+    matches!(holder.why.as_str(), "Succeeded" | "Failed")
+}

@@ -1,0 +1,141 @@
+//! The plan of an upgrade.
+
+use super::build::{
+    AppInputs, claims_as_found, commit_and_release_steps, deadlines, derived_name, planned_workloads, roots, shared,
+    stop_steps, suspend_steps, verify_steps,
+};
+use super::facts::AppFacts;
+use super::{AppStep, Consistency, UpgradeAsk};
+use crate::engine::{Plan, PlanError, Step};
+use crate::ports::PinValue;
+
+/// Name of the workflow in plans.
+pub const WORKFLOW: &str = "app-upgrade";
+
+/// The resolved inputs of an upgrade. Preflight must have passed on the same facts.
+pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
+    let (from, to) = targets(ask, facts);
+    let roots = roots(&facts.delivery, &ask.take_over);
+    let claims: Vec<String> = facts.claims.iter().map(|claim| claim.name.clone()).collect();
+    let stopped = ask.app.snapshots.consistency == Consistency::Stopped && !claims.is_empty();
+    let restore_point =
+        if claims.is_empty() { String::new() } else { derived_name(&ask.app.app.name, &ask.operation, "") };
+    AppInputs {
+        app: ask.app.app.clone(),
+        request: ask.name.clone(),
+        own: ask.app.own.clone(),
+        shared: shared(&facts.delivery, &roots),
+        roots,
+        sources: facts.delivery.sources.iter().map(|source| source.object.clone()).collect(),
+        repositories: ask.app.repositories.clone(),
+        message: message(ask, &from, &to),
+        from,
+        to,
+        workloads: if stopped { planned_workloads(facts, &claims, &ask.inherited) } else { Vec::new() },
+        watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
+        claims: claims_as_found(facts, &ask.inherited),
+        stopped,
+        restore_point,
+        restore: None,
+        health: ask.app.health.clone(),
+        take_over: ask.take_over.clone(),
+        reason: ask.reason.clone(),
+    }
+}
+
+/// Every pin with its present value, and with the value it shall carry.
+pub fn targets(ask: &UpgradeAsk, facts: &AppFacts) -> (Vec<PinValue>, Vec<PinValue>) {
+    let pins = facts.repositories.iter().flat_map(|repository| &repository.pins);
+    pins.map(|found| {
+        let target = ask.targets.get(&found.pin.component).unwrap_or(&found.value);
+        (
+            PinValue { pin: found.pin.clone(), value: found.value.clone() },
+            PinValue { pin: found.pin.clone(), value: target.clone() },
+        )
+    })
+    .unzip()
+}
+
+fn message(ask: &UpgradeAsk, from: &[PinValue], to: &[PinValue]) -> String {
+    let mut changes: Vec<String> = from
+        .iter()
+        .zip(to)
+        .filter(|(from, to)| from.value != to.value)
+        .map(|(from, to)| format!("{} {} -> {}", to.pin.component, from.value, to.value))
+        .collect();
+    changes.dedup();
+    let mut text = format!("Upgrade {}: {}", ask.app.app.name, changes.join(", "));
+    if !ask.reason.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&ask.reason);
+    }
+    text
+}
+
+/// The plan. Errors: [`PlanError::TooLarge`] when the app has more claims than one plan can hold.
+pub fn plan(ask: &UpgradeAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
+    let inputs = inputs(ask, facts);
+    let deadline = ask.app.snapshots.deadline;
+    let mut steps = suspend_steps(&inputs);
+    for claim in &inputs.claims {
+        steps.push(protect(&claim.name, &claim.volume));
+    }
+    steps.extend(stop_steps(&inputs, deadline));
+    for claim in &inputs.claims {
+        let name = &claim.name;
+        let step = AppStep::Snapshot { claim: name.clone() };
+        steps.push(
+            Step::new(
+                format!("snapshot/take/{name}"),
+                format!("take a snapshot of claim {name}"),
+                step.to_value(),
+                deadline,
+            )
+            .undone_by(format!("delete the snapshot of claim {name}")),
+        );
+    }
+    for claim in &inputs.claims {
+        let name = &claim.name;
+        let step = AppStep::VerifySnapshot { claim: name.clone() };
+        let title = format!("prove the snapshot of claim {name} restorable");
+        steps.push(Step::new(format!("snapshot/verify/{name}"), title, step.to_value(), deadline));
+        let step = AppStep::RetainSnapshot { claim: name.clone() };
+        let title = format!("keep the snapshot of claim {name} from being deleted with its object");
+        steps.push(
+            Step::new(format!("snapshot/retain/{name}"), title, step.to_value(), deadlines::WRITE)
+                .undone_by(format!("let the snapshot of claim {name} be deleted with its object")),
+        );
+    }
+    if !inputs.restore_point.is_empty() {
+        let title = format!("write restore point {}", inputs.restore_point);
+        steps.push(
+            Step::new("snapshot/record", title, AppStep::SaveRestorePoint.to_value(), deadlines::WRITE)
+                .undone_by(format!("void restore point {}", inputs.restore_point)),
+        );
+    }
+    steps.extend(commit_and_release_steps(&inputs, true));
+    steps.extend(verify_steps(&inputs));
+    for claim in &inputs.claims {
+        steps.push(unprotect(&claim.name));
+    }
+    let title = "record the versions the app runs now";
+    steps.push(Step::new("finish/record", title, AppStep::RecordCurrent.to_value(), deadlines::WRITE));
+    Plan::new(WORKFLOW, &ask.operation, serde_json::to_value(&inputs).unwrap_or_default(), steps)
+}
+
+/// Arms a claim's volume for the time of the operation.
+pub(super) fn protect(claim: &str, volume: &str) -> Step {
+    let step = AppStep::Protect { claim: claim.to_owned() };
+    let title = format!("keep volume {volume} of claim {claim} from being deleted with it");
+    Step::new(format!("protect/{claim}"), title, step.to_value(), deadlines::WRITE)
+        .undone_by(format!("put the reclaim policy of volume {volume} back"))
+        .holding(format!("volume {volume} of claim {claim} on Retain"))
+}
+
+/// Disarms it.
+pub(super) fn unprotect(claim: &str) -> Step {
+    let step = AppStep::Unprotect { claim: claim.to_owned() };
+    let title = format!("put the reclaim policy of claim {claim}'s volume back");
+    Step::new(format!("finish/unprotect/{claim}"), title, step.to_value(), deadlines::WRITE)
+        .releasing(format!("protect/{claim}"))
+}

@@ -1,0 +1,72 @@
+//! Whatever happens, in whatever order: the rules hold and the operation ends.
+
+use proptest::prelude::*;
+
+use super::world::{Fault, Warehouse, drive, plan};
+use crate::engine::{Outcome, StepState};
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        4 => Just(Fault::None),
+        2 => Just(Fault::CrashAfterEffect),
+        2 => Just(Fault::CrashBeforeEffect),
+        2 => Just(Fault::Transient),
+        1 => Just(Fault::Permanent),
+        1 => Just(Fault::Slow),
+        2 => Just(Fault::ReplyLost),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_operation_ends_and_leaves_all_or_nothing(
+        script in proptest::collection::vec(fault(), 0..24),
+        crates in 1_usize..6,
+        irrevocable in proptest::option::of(0_usize..6),
+        cancel in proptest::option::of(0_usize..20),
+        guard_lost in any::<bool>(),
+    ) {
+        let irrevocable = irrevocable.filter(|at| *at < crates);
+        let plan = plan(crates, irrevocable);
+        let refused_for_good = script.contains(&Fault::Permanent);
+        let warehouse = Warehouse::with(script);
+        warehouse.state.lock().unwrap().guard_lost = guard_lost;
+        let journal = drive(&warehouse, &plan, cancel, 2000);
+        let state = warehouse.state.lock().unwrap();
+        let leftovers = journal.leftovers(&plan);
+        match journal.outcome.clone() {
+            None => prop_assert!(false, "it never ended: {journal:?}"),
+            Some(Outcome::Succeeded) => {
+                prop_assert_eq!(state.lifted.len(), crates);
+            }
+            Some(Outcome::Undone(_)) => {
+                // Everything that is still lifted is listed, and nothing else is.
+                let listed: Vec<&str> = leftovers.iter().map(|left| left.step.as_str()).collect();
+                for id in &state.lifted {
+                    prop_assert!(listed.contains(&id.as_str()), "{id} is left and not listed");
+                }
+                // After the point of no return nothing is undone.
+                prop_assert!(irrevocable.is_none_or(|at| journal.entry(&plan.steps[at].id).is_none_or(|entry| !entry.begun)));
+            }
+            Some(Outcome::Failed { .. }) => {
+                prop_assert!(irrevocable.is_some_and(|at| journal.entry(&plan.steps[at].id).is_some_and(|entry| entry.begun)));
+                prop_assert!(!state.effects.iter().any(|effect| effect.starts_with('-')), "undone after the point of no return");
+            }
+        }
+        // Undoing goes newest first; what could not be undone then is undone when it can be.
+        let healed = state.effects.len() > 1 && refused_for_good;
+        let undone: Vec<&String> = state.effects.iter().filter(|effect| effect.starts_with('-')).collect();
+        prop_assert!(healed || undone.windows(2).all(|pair| pair[0] > pair[1]), "{:?}", state.effects);
+        prop_assert!(journal.entries.iter().all(|entry| entry.begun || entry.state != StepState::Done));
+    }
+
+    #[test]
+    fn the_same_script_gives_the_same_journal(script in proptest::collection::vec(fault(), 0..16)) {
+        let plan = plan(4, Some(2));
+        let first = drive(&Warehouse::with(script.clone()), &plan, None, 2000);
+        let second = drive(&Warehouse::with(script), &plan, None, 2000);
+        prop_assert_eq!(first, second);
+    }
+}
