@@ -1,0 +1,271 @@
+//! `metadata.managedFields`: who owns which field.
+
+use super::error::{ApiError, Cause};
+use super::fields::{self, FieldSet};
+use super::json;
+use super::patch::apply;
+use super::shape::Shape;
+use super::table::{ResourceDef, Source};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// One entry of `managedFields`.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    api_version: String,
+    time: String,
+    set: FieldSet,
+}
+
+/// (manager, applied, subresource)
+type Manager = (String, bool, String);
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Managed(BTreeMap<Manager, Entry>);
+
+/// Who writes, and when.
+pub(crate) struct Writer<'a> {
+    pub(crate) manager: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) now: &'a str,
+}
+
+impl Managed {
+    fn read(object: &Value) -> Self {
+        let mut out = BTreeMap::new();
+        for entry in json::list_at(object, &["metadata", "managedFields"]) {
+            let key = (
+                json::str_at(entry, &["manager"]).to_owned(),
+                json::str_at(entry, &["operation"]) == "Apply",
+                json::str_at(entry, &["subresource"]).to_owned(),
+            );
+            let value = Entry {
+                api_version: json::str_at(entry, &["apiVersion"]).to_owned(),
+                time: json::str_at(entry, &["time"]).to_owned(),
+                set: FieldSet::from_fields_v1(json::at(entry, &["fieldsV1"])),
+            };
+            out.insert(key, value);
+        }
+        Self(out)
+    }
+
+    fn write(&self, object: &mut Value) {
+        let mut entries: Vec<_> = self.0.iter().filter(|(_, e)| !e.set.is_empty()).collect();
+        // Apply first, then by time: the order of a real server.
+        entries.sort_by(|(ka, a), (kb, b)| {
+            kb.1.cmp(&ka.1)
+                .then_with(|| a.time.cmp(&b.time))
+                .then_with(|| ka.0.cmp(&kb.0))
+                .then_with(|| ka.2.cmp(&kb.2))
+        });
+        let list: Vec<Value> = entries
+            .into_iter()
+            .map(|((manager, applied, subresource), entry)| {
+                let operation = if *applied { "Apply" } else { "Update" };
+                let mut value = json!({"manager": manager, "operation": operation, "apiVersion": entry.api_version,
+                    "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": entry.set.to_fields_v1()});
+                if !subresource.is_empty() {
+                    json::set(&mut value, &["subresource"], subresource.clone());
+                }
+                value
+            })
+            .collect();
+        if list.is_empty() {
+            json::remove(object, &["metadata", "managedFields"]);
+        } else {
+            json::set(object, &["metadata", "managedFields"], list);
+        }
+    }
+}
+
+const UNOWNED_METADATA: &[&str] = &[
+    "f:name",
+    "f:namespace",
+    "f:creationTimestamp",
+    "f:selfLink",
+    "f:uid",
+    "f:generation",
+    "f:managedFields",
+    "f:resourceVersion",
+    "f:deletionTimestamp",
+    "f:deletionGracePeriodSeconds",
+];
+
+/// Takes out of a set what nobody owns, and what this endpoint cannot write.
+fn strip(def: &ResourceDef, subresource: &str, set: &mut FieldSet) {
+    set.remove_tree(&["f:apiVersion"]);
+    set.remove_tree(&["f:kind"]);
+    for field in UNOWNED_METADATA {
+        set.remove_tree(&["f:metadata", field]);
+    }
+    if def.has_status {
+        if subresource == "status" {
+            set.remove_tree(&["f:spec"]);
+            if def.is_crd() {
+                // The status endpoint of a custom resource writes nothing of the metadata.
+                set.remove_tree(&["f:metadata"]);
+            }
+        } else if subresource.is_empty() {
+            set.remove_tree(&["f:status"]);
+        }
+    }
+}
+
+/// The object as a root shape: `metadata` always has the built-in one.
+fn compare(def: &ResourceDef, old: &Value, new: &Value) -> fields::Comparison {
+    let mut all = fields::compare(def.shape(), &without_metadata(old), &without_metadata(new));
+    let meta = fields::compare(Shape::metadata(), json::at(old, &["metadata"]), json::at(new, &["metadata"]));
+    all.added = all.added.union(&under_metadata(meta.added));
+    all.removed = all.removed.union(&under_metadata(meta.removed));
+    all.modified = all.modified.union(&under_metadata(meta.modified));
+    all
+}
+
+fn under_metadata(set: FieldSet) -> FieldSet {
+    set.below("f:metadata")
+}
+
+fn without_metadata(object: &Value) -> Value {
+    let mut object = object.clone();
+    json::remove(&mut object, &["metadata"]);
+    object
+}
+
+fn applied_set(def: &ResourceDef, subresource: &str, applied: &Value) -> FieldSet {
+    let mut set = fields::applied_set(def.shape(), &without_metadata(applied));
+    let meta = fields::applied_set(Shape::metadata(), json::at(applied, &["metadata"]));
+    set = set.union(&under_metadata(meta));
+    strip(def, subresource, &mut set);
+    set
+}
+
+/// Records an update (also a patch that is not an apply) in `new`'s managed fields.
+pub(crate) fn track_update(def: &ResourceDef, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+    let empty = match &def.source {
+        Source::Builtin { shape, .. } => shape.empty_object(),
+        Source::Crd(_) => json!({"metadata": {}}),
+    };
+    // A writer may reset the managers by sending an empty list; otherwise what it sends is not trusted.
+    let reset = new.get("metadata").and_then(|m| m.get("managedFields")).is_some_and(json::is_empty) && old.is_some();
+    let mut managed = match old {
+        Some(old) if !reset => Managed::read(old),
+        _ => Managed::default(),
+    };
+    let mut changes = compare(def, old.unwrap_or(&empty), new);
+    for set in [&mut changes.added, &mut changes.modified, &mut changes.removed] {
+        strip(def, writer.subresource, set);
+    }
+    let changed = changes.added.union(&changes.modified);
+    let key = (writer.manager.to_owned(), false, writer.subresource.to_owned());
+    for (other, entry) in &mut managed.0 {
+        if *other != key {
+            entry.set = entry.set.difference(&changes.removed).difference(&changes.modified);
+        }
+    }
+    let previous = managed.0.get(&key).map(|e| e.set.clone()).unwrap_or_default();
+    let mine = previous.difference(&changes.removed).union(&changed);
+    if mine != previous {
+        managed.0.insert(key, Entry { api_version: def.api_version(), time: writer.now.to_owned(), set: mine });
+    }
+    managed.write(new);
+}
+
+/// Merges a configuration into the live object and returns the result with its managed fields.
+pub(crate) fn apply(
+    def: &ResourceDef,
+    live: Option<&Value>,
+    applied: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApiError> {
+    let set = applied_set(def, writer.subresource, applied);
+    let mut managed = live.map(Managed::read).unwrap_or_default();
+    let key = (writer.manager.to_owned(), true, writer.subresource.to_owned());
+    let last = managed.0.get(&key).cloned();
+
+    let base = live.cloned().unwrap_or_else(|| json!({"apiVersion": def.api_version(), "kind": def.kind}));
+    let mut merged = apply::merge(def.shape(), &without_metadata(&base), &without_metadata(applied));
+    let metadata = apply::merge(Shape::metadata(), json::at(&base, &["metadata"]), json::at(applied, &["metadata"]));
+    json::object_mut(&mut merged).insert("metadata".to_owned(), metadata);
+
+    let mut changes = compare(def, &base, &merged);
+    for changed in [&mut changes.added, &mut changes.modified] {
+        strip(def, writer.subresource, changed);
+    }
+    let changed = changes.added.union(&changes.modified);
+    let mut causes = Vec::new();
+    for (other, entry) in &mut managed.0 {
+        if *other == key {
+            continue;
+        }
+        let conflict = entry.set.intersection(&changed);
+        if conflict.is_empty() {
+            continue;
+        }
+        if force {
+            entry.set = entry.set.difference(&conflict);
+        } else {
+            let name = conflicting_manager(other, entry);
+            causes.extend(conflict.paths().into_iter().map(|field| Cause::manager_conflict(&name, field)));
+        }
+    }
+    if !causes.is_empty() {
+        return Err(ApiError::apply_conflict(&causes));
+    }
+    if let Some(last) = &last {
+        let others = managed.0.iter().filter(|(k, _)| **k != key).fold(set.clone(), |all, (_, e)| all.union(&e.set));
+        let gone = last.set.difference(&set);
+        let mut body = without_metadata(&merged);
+        apply::prune(def.shape(), &mut body, &gone, &others);
+        let mut metadata = json::at(&merged, &["metadata"]).clone();
+        let nothing = FieldSet::default();
+        if let Some(gone) = gone.child("f:metadata") {
+            apply::prune(Shape::metadata(), &mut metadata, gone, others.child("f:metadata").unwrap_or(&nothing));
+        }
+        json::object_mut(&mut body).insert("metadata".to_owned(), metadata);
+        merged = body;
+    }
+    let unchanged = last.as_ref().is_some_and(|l| l.set == set && l.api_version == def.api_version());
+    if !unchanged {
+        managed.0.insert(key, Entry { api_version: def.api_version(), time: writer.now.to_owned(), set });
+    }
+    managed.write(&mut merged);
+    Ok(merged)
+}
+
+fn conflicting_manager(manager: &Manager, entry: &Entry) -> String {
+    let (name, applied, subresource) = manager;
+    let mut text = format!("{name:?}");
+    if !subresource.is_empty() {
+        text.push_str(&format!(" with subresource {subresource:?}"));
+    }
+    if !*applied {
+        text.push_str(&format!(" using {}", entry.api_version));
+    }
+    text
+}
+
+/// After a write of the scale subresource: other managers lose the replicas field.
+pub(crate) fn drop_replicas_owners(object: &mut Value, path: &[&str]) {
+    let mut managed = Managed::read(object);
+    for entry in managed.0.values_mut() {
+        if entry.set.has(path) {
+            entry.set.remove_tree(path);
+        }
+    }
+    managed.write(object);
+}
+
+/// True if two objects differ in nothing but the times of their managed fields.
+pub(crate) fn same_but_times(old: &Value, new: &Value) -> bool {
+    let timeless = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(Value::Array(entries)) = object.get_mut("metadata").and_then(|m| m.get_mut("managedFields")) {
+            for entry in entries {
+                json::remove(entry, &["time"]);
+            }
+        }
+        object
+    };
+    timeless(old) == timeless(new)
+}
