@@ -32,7 +32,7 @@ impl DurationError {
     /// A stable name for this error.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        "InvalidDuration"
+        "invalid-duration"
     }
 
     /// What to do about it.

@@ -70,7 +70,7 @@ pub struct GitRepository {
     pub message_template: Option<String>,
 }
 
-/// A kind of Git host.
+/// The kind of host a repository lives on. `generic` (default) uses nothing but the Git protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum GitHost {
@@ -79,7 +79,7 @@ pub enum GitHost {
     Generic,
 }
 
-/// How a change gets into the branch.
+/// How a change gets into the branch. `Push` (default) pushes a commit, never by force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WriteMode {
     /// Push a commit to the branch, never by force.
@@ -143,7 +143,8 @@ impl Pin {
     }
 }
 
-/// Which part of a scalar is the version.
+/// Which part of a scalar is the version: `Whole` (default), or a part of an image reference, as the `Tag` in
+/// `repository:tag@digest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PinPart {
     /// The whole scalar.
@@ -151,4 +152,6 @@ pub enum PinPart {
     Whole,
     /// The tag of an image reference, between the last `:` and an `@`. A digest that follows must be changed with it.
     Tag,
+    /// The digest of an image reference, after the `@`.
+    Digest,
 }

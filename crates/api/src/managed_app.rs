@@ -167,7 +167,8 @@ impl Snapshots {
     }
 }
 
-/// Whether the app runs while it is copied.
+/// Whether the app runs while it is copied. `Stopped` (default): it is stopped first, and no write that the old version
+/// acknowledged is lost by a rollback. `Online`: no downtime; writes between the copy and the release are lost by a rollback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Consistency {
     /// The app is stopped and its volumes are unmounted.
@@ -177,7 +178,8 @@ pub enum Consistency {
     Online,
 }
 
-/// What proves that a copy can be restored.
+/// What proves that a copy can be restored. `Binding` (default): it is ready and bound both ways. `Restore`: it is restored
+/// aside as well before anything changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Verification {
     /// It is ready, and the snapshot and its content point at each other.
@@ -308,7 +310,7 @@ impl Policy {
     }
 }
 
-/// The largest step that is taken without a person.
+/// The largest step that is taken without a person: `None` (default), `Patch`, `Minor` or `Major`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AutoUpdate {
     /// No upgrade happens without a person.
@@ -322,7 +324,8 @@ pub enum AutoUpdate {
     Major,
 }
 
-/// When a failed upgrade is rolled back by itself, data included.
+/// When a failed upgrade is rolled back by itself, data included. `IfNeverReady` (default): only if no pod of the new version
+/// was ever ready, so that no acknowledged write is lost. `Always`; `Never`. In a request: the app's policy when left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AutoRollback {
     /// Only if no pod of the new version was ever ready, so that no acknowledged write can be lost.

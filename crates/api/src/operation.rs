@@ -60,7 +60,7 @@ impl OperationKind {
     }
 }
 
-/// How a request ended. A request that still runs has no outcome.
+/// How a request ended; absent while it runs. Only `Succeeded`, `NothingToDo` and `Planned` are what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
     /// The target runs, healthy, and has soaked.

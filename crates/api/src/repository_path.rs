@@ -28,7 +28,7 @@ impl RepositoryPathError {
     /// A stable name for this error.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        "InvalidRepositoryPath"
+        "invalid-repository-path"
     }
 
     /// What to do about it.

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AutoRollback, Components, OperationStatus, Subject};
+use crate::{AutoRollback, Components, OperationStatus, Subject, schema::unchanged};
 
 /// One upgrade of one app.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -30,8 +30,8 @@ use crate::{AutoRollback, Components, OperationStatus, Subject};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.subject == oldSelf.subject && self.target == oldSelf.target && self.?reason == oldSelf.?reason && self.?requestedBy == oldSelf.?requestedBy && self.?dryRun == oldSelf.?dryRun && self.?autoRollback == oldSelf.?autoRollback && self.?accept == oldSelf.?accept").message("the spec of a request cannot be changed, except for cancel: make a new request"),
-    validation = Rule::new("!oldSelf.?cancel.orValue(false) || self.?cancel.orValue(false)").message("cancel cannot be taken back: make a new request").field_path(".cancel"),
+    validation = Rule::new(unchanged(&["subject", "target"], &["reason", "requestedBy", "dryRun", "autoRollback", "accept"])).message("the spec of a request cannot be changed, except for cancel: make a new request"),
+    validation = Rule::new("!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)").message("cancel cannot be taken back: make a new request").field_path(".cancel"),
 )]
 pub struct UpgradeRequestSpec {
     /// The app to upgrade.
@@ -110,8 +110,8 @@ pub struct UpgradeTarget {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.subject == oldSelf.subject && self.to == oldSelf.to && self.data == oldSelf.data && self.?acknowledgeLossSince == oldSelf.?acknowledgeLossSince && self.?reason == oldSelf.?reason && self.?requestedBy == oldSelf.?requestedBy && self.?dryRun == oldSelf.?dryRun && self.?accept == oldSelf.?accept").message("the spec of a request cannot be changed, except for cancel: make a new request"),
-    validation = Rule::new("!oldSelf.?cancel.orValue(false) || self.?cancel.orValue(false)").message("cancel cannot be taken back: make a new request").field_path(".cancel"),
+    validation = Rule::new(unchanged(&["subject", "to", "data"], &["acknowledgeLossSince", "reason", "requestedBy", "dryRun", "accept"])).message("the spec of a request cannot be changed, except for cancel: make a new request"),
+    validation = Rule::new("!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)").message("cancel cannot be taken back: make a new request").field_path(".cancel"),
     validation = Rule::new("self.data == 'Restore' || !has(self.acknowledgeLossSince)").message("acknowledgeLossSince is for data: Restore only").field_path(".acknowledgeLossSince"),
 )]
 pub struct RollbackRequestSpec {

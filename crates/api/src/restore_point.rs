@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Components, Consistency, Subject};
+use crate::{Components, Consistency, Pin, Subject};
 
 /// Everything that is needed to go back. It is in the spec and not in the status because a backup of the cluster's objects
 /// does not bring a status back.
@@ -36,7 +36,7 @@ use crate::{Components, Consistency, Subject};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.subject == oldSelf.subject && self.consistency == oldSelf.consistency && self.components == oldSelf.components").message("what a restore point is about cannot be changed"),
-    validation = Rule::new("oldSelf.?__void__.orValue('') == '' || self.?__void__.orValue('') != ''").message("a void restore point stays void").field_path(".void"),
+    validation = Rule::new("!(has(oldSelf.__void__) && oldSelf.__void__ != '') || (has(self.__void__) && self.__void__ != '')").message("a void restore point stays void").field_path(".void"),
 )]
 pub struct RestorePointSpec {
     /// The app.
@@ -50,6 +50,11 @@ pub struct RestorePointSpec {
     /// The version of each component at that time.
     #[schemars(schema_with = "crate::schema::components")]
     pub components: Components,
+    /// Where those versions are written, with the values they had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub pins: Vec<RecordedPin>,
     /// The commits that held those versions, one per repository.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
@@ -68,6 +73,17 @@ pub struct RestorePointSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub data: Vec<RestorePointData>,
+}
+
+/// A pin and the value it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedPin {
+    /// The pin.
+    pub pin: Pin,
+    /// Its value.
+    #[schemars(length(max = 256))]
+    pub value: String,
 }
 
 /// The head of one repository.
@@ -94,6 +110,10 @@ pub struct RestorePointData {
     /// The PersistentVolume that was copied.
     #[schemars(length(max = 253))]
     pub volume: String,
+    /// The driver's name of that volume.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub volume_handle: String,
     /// The CSI driver of the volume and of its copy.
     #[schemars(length(max = 253))]
     pub driver: String,

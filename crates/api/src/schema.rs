@@ -34,6 +34,17 @@ pub(crate) fn whole_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
+/// A transition rule: none of these fields of the object changes, appears or disappears.
+///
+/// The shorter `self.?field == oldSelf.?field` is refused by the API server, which cannot estimate what it costs.
+pub(crate) fn unchanged(required: &[&str], optional: &[&str]) -> String {
+    let required = required.iter().map(|field| format!("self.{field} == oldSelf.{field}"));
+    let optional = optional.iter().map(|field| {
+        format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
+    });
+    required.chain(optional).collect::<Vec<_>>().join(" && ")
+}
+
 /// A map from component to version.
 pub(crate) fn components(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -144,6 +144,12 @@ fn names_and_short_names_are_those_of_the_documentation() {
 }
 
 #[test]
+fn rules_have_a_cost_that_the_api_server_can_estimate() {
+    let optional: Vec<_> = rules().into_iter().map(|(rule, _)| rule).filter(|rule| rule.contains(".?")).collect();
+    assert_eq!(optional, NONE, "comparing optional values counts as unbounded, whatever the schema says");
+}
+
+#[test]
 fn reserved_words_are_escaped_in_rules() {
     let reserved = ["as", "break", "const", "for", "if", "import", "namespace", "package", "return", "var", "void"];
     for rule in rules().iter().map(|(rule, _)| rule) {
