@@ -1,1 +1,34 @@
-//! Volume snapshots through CSI: discover, protect, take, verify, restore, expire.
+//! Volumes and their copies through CSI: find, protect, take, prove, restore aside, swap.
+//!
+//! [`CsiSnapshots`] carries out [`upgrade_core::ports::SnapshotManager`] on claims, volumes and `snapshot.storage.k8s.io/v1`;
+//! [`RestorePointStore`] keeps [`upgrade_core::ports::RestorePoints`] as `RestorePoint` objects.
+//!
+//! What is decided about objects is decided by functions without I/O ([`facts`], [`state`], [`manifest`], [`class`]); the
+//! clients around them read uncached and write with the UID, and where the decision rests on content with the resource version,
+//! of what they read.
+//!
+//! # What is never done
+//! - A claim is never deleted unless its volume was on Retain in a read made right before, with the claim's UID and resource
+//!   version as preconditions of the deletion.
+//! - A volume that is not bound is never set to Delete: its controller would delete it at once.
+//! - A content is never set to Delete unless it belongs to a snapshot with our label, and no object without our label is
+//!   deleted as a helper or a snapshot.
+//! - Finalizers are never removed.
+
+pub mod class;
+mod csi;
+mod error;
+pub mod facts;
+mod labels;
+pub mod manifest;
+mod node;
+mod quantity;
+mod restore_points;
+pub mod state;
+mod swap;
+
+pub use csi::CsiSnapshots;
+pub use error::Error;
+pub use labels::{HELPER, OPERATION, RESTORE_POINT};
+pub use quantity::{NotAQuantity, bytes};
+pub use restore_points::RestorePointStore;
