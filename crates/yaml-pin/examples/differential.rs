@@ -35,7 +35,9 @@ fn scalars(value: &Value, here: &[Step], out: &mut Vec<Vec<Step>>) {
     let below = |step, value, out: &mut Vec<Vec<Step>>| scalars(value, &[here, &[step]].concat(), out);
     match value {
         Value::Sequence(items) => {
-            items.iter().enumerate().for_each(|(index, item)| below(Step::Index(index), item, out))
+            for (index, item) in items.iter().enumerate() {
+                below(Step::Index(index), item, out);
+            }
         }
         Value::Mapping(pairs) => {
             for (key, value) in pairs.iter().filter_map(|(key, value)| Some((key.as_str()?, value))) {

@@ -361,3 +361,44 @@ impl<'s> Found<'s> {
         if same_comments { Ok(()) } else { Err(mismatch("a comment changes".to_owned())) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Edits that the splicer does not make: the oracle must see each of them.
+    #[test]
+    fn the_oracle_sees_every_other_change() {
+        let source = "a: 1 # c\nb: &x v1\nc: [*x, !!str 2]\n---\nd: 'y'\n";
+        let (document, path) = (Document::Index(0), Path::new(vec![crate::Step::Key("a".to_owned())]).unwrap());
+        let found = Found::find(source, &document, &path).unwrap();
+        let splice = found.splice("2").unwrap();
+        assert_eq!(found.verify(&source.replace("a: 1", "a: 2"), &splice), Ok(()));
+        for (from, to) in [
+            ("a: 1", "a: 3"),
+            ("a: 1", "a: '2'"),
+            ("a: 1 ", "a: 2"),
+            ("a: 1 # c", "a: 2 # \u{e9}"),
+            ("a: 1 # c", "a: 2    "),
+            ("a: 1", "a:  2"),
+            ("a: 1 # c\nb: &x v1", "a: 2 # c\nb: &x v2"),
+            ("a: 1 # c\nb: &x v1\nc: [*x, !!str 2]", "a: 2 # c\nb: &x v1\nc: [v1, !!str 2]"),
+            ("a: 1 # c\nb: &x v1\nc: [*x, !!str 2]", "a: 2 # c\nb: &x v1\nc: [*x, !!int 2]"),
+            ("a: 1 # c\nb: &x v1\nc: [*x, !!str 2]\n---", "a: 2 # c\nb: &x v1\nc: [*x, !!str 2]\n   "),
+            ("a: 1", "a: 2\ne: 3"),
+            ("a: 1", "a: ["),
+        ] {
+            let refused = found.verify(&source.replace(from, to), &splice).map_err(|refusal| refusal.code());
+            assert_eq!(refused, Err("oracle-mismatch"), "{to:?}");
+        }
+    }
+
+    #[test]
+    fn no_edit_is_returned_that_the_oracle_has_not_seen() {
+        let path = Path::new(vec![crate::Step::Key("a".to_owned())]).unwrap();
+        // The result is beyond the limits, which only parsing it tells.
+        let huge = "x".repeat(crate::tree::MAX_BYTES);
+        let refused = set("a: 1\n", &Document::Index(0), &path, Part::Whole, &huge);
+        assert_eq!(refused.map_err(|refusal| refusal.code()), Err("oracle-mismatch"));
+    }
+}

@@ -8,10 +8,10 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, StructureStyle,
 
 use crate::refusal::{Position, Refusal};
 
-/// Larger sources are refused: Kubernetes itself stops at 1.5 MiB an object.
-pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Larger sources are refused: Kubernetes itself stops at 1.5 MiB an object. Tests run into a smaller limit, sooner.
+pub(crate) const MAX_BYTES: usize = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
 /// More nodes than this are refused, so that `[,,,` cannot cost a hundred times its size.
-pub(crate) const MAX_NODES: usize = 1_000_000;
+pub(crate) const MAX_NODES: usize = if cfg!(test) { 1_000 } else { 300_000 };
 const MAX_DEPTH: usize = 255;
 
 /// Index of a node in [`Tree::nodes`].
@@ -73,10 +73,6 @@ impl Tree {
         if source.len() > MAX_BYTES {
             let at = Position::of(source, MAX_BYTES);
             return Err(Refusal::Limit { limit: MAX_BYTES, unit: "bytes", at });
-        }
-        // The parser takes NUL for the end of the input: what follows would be kept but never looked at.
-        if let Some(nul) = source.find('\0') {
-            return Err(invalid(source, nul, "a NUL character".to_owned()));
         }
         // Comments are bounded by the source, and manifests have long ones: the default of 96 in a row would refuse them.
         let options = granit_parser::options! { max_buffered_comment_events: usize::MAX, block_nesting_limit: MAX_DEPTH,
@@ -220,4 +216,26 @@ impl Tree {
 
 fn invalid(source: &str, byte: usize, why: String) -> Refusal {
     Refusal::InvalidYaml { why, at: Position::of(source, byte), template: source.contains("{{") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_beyond_the_limits_are_refused() {
+        for (source, wanted) in [
+            (format!("#{}", " ".repeat(MAX_BYTES - 1)), None),
+            (format!("#{}", " ".repeat(MAX_BYTES)), Some("bytes")),
+            (format!("[{}]", "x,".repeat(MAX_NODES - 1)), None),
+            (format!("[{}]", "x,".repeat(MAX_NODES)), Some("nodes")),
+            ("[".repeat(MAX_DEPTH + 1), Some("nested collections")),
+        ] {
+            let seen = match Tree::parse(&source) {
+                Err(Refusal::Limit { unit, .. }) => Some(unit),
+                other => other.map(|_| None).unwrap(),
+            };
+            assert_eq!(seen, wanted);
+        }
+    }
 }

@@ -172,15 +172,23 @@ fn templates_broken_files_and_hostile_ones_are_refused() {
     refused("a later document is broken", "a: 1\n---\nb: [\n", "a", ("invalid-yaml", 3, 4));
     refused("unknown alias", "a: 1\nb: *x\n", "a", ("invalid-yaml", 2, 4));
     refused("tab indentation", "a:\n\tb: 1\n", "a.b", ("invalid-yaml", 2, 2));
-    refused("NUL", "a: 1\nb: \0\n", "a", ("invalid-yaml", 2, 4));
+    // A parser that takes NUL for the end would keep what follows without looking at it.
+    for source in [
+        "b: \0\na: 1\n",
+        "a: 1\n\0",
+        "a: 1 # \0\n",
+        "a: \"\0\"\n",
+        "a: '\0'\n",
+        "a: 1\n...\n\0a: 2",
+        "b: |\n  \0\na: 1\n",
+    ] {
+        let code = request(source, "#0", "a", Part::Whole, "2").map_err(|refusal| refusal.code());
+        assert_eq!(code, Err("invalid-yaml"), "{source:?}");
+    }
     let deep = |open: &str, close: &str| format!("a: 1\nb: {}{}\n", open.repeat(5000), close.repeat(5000));
     for source in [deep("[", "]"), deep("{a: ", "}"), format!("a: 1\nb:\n{}x\n", "- ".repeat(5000))] {
         assert_eq!(request(&source, "#0", "a", Part::Whole, "2").map_err(|refusal| refusal.code()), Err("limit"));
     }
-    let wide = format!("a: 1\nb: [{}]\n", "x,".repeat(1_000_000));
-    assert_eq!(request(&wide, "#0", "a", Part::Whole, "2").map_err(|refusal| refusal.code()), Err("limit"));
-    let large = format!("a: 1\n#{}\n", " ".repeat(16 * 1024 * 1024));
-    assert_eq!(request(&large, "#0", "a", Part::Whole, "2").map_err(|refusal| refusal.code()), Err("limit"));
     assert_eq!(
         text(b"a: \xc3\xa9\n\xff"),
         Err(Refusal::NotUtf8 { at: yaml_pin::Position { line: 2, column: 1, byte: 6 } })
