@@ -1,1 +1,27 @@
-//! The Windlass operator.
+//! The Windlass operator: runs upgrade and rollback requests on the engine of `upgrade-core`.
+//!
+//! A frontend: it turns objects into questions to the core ([`resolve`]), keeps plans and journals in the requests' status
+//! ([`store`]), and lets one leader at a time ([`lease`]) act. What an upgrade does is decided in the core.
+
+pub mod apps;
+mod args;
+mod clock;
+mod context;
+mod controller;
+mod events;
+mod http;
+mod kinds;
+pub mod lease;
+mod metrics;
+pub mod rbac;
+mod reconcile;
+pub mod resolve;
+mod rights;
+mod run;
+pub mod status;
+pub mod store;
+mod sweep;
+
+pub use args::Args;
+pub use clock::SystemClock;
+pub use run::{main, run};

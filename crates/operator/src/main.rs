@@ -1,1 +1,5 @@
-fn main() {}
+//! The `windlass-operator` binary.
+
+fn main() -> std::process::ExitCode {
+    windlass_operator::main()
+}

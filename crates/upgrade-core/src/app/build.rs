@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::facts::AppFacts;
-use super::{AppStep, HealthPolicy};
+use super::{AppStep, AutoRollback, HealthPolicy};
 use crate::engine::Step;
 use crate::ports::{
     AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, ObjectRef, PinValue, Repository,
@@ -85,6 +85,8 @@ pub struct AppInputs {
     pub restore: Option<RestorePointRecord>,
     /// When the app counts as healthy.
     pub health: HealthPolicy,
+    /// What happens when it fails after its release.
+    pub auto_rollback: AutoRollback,
     /// Operations whose holds may be taken over.
     pub take_over: Vec<String>,
     /// First line and body of the commit message.
@@ -417,4 +419,12 @@ pub(super) fn derived_name(prefix: &str, operation: &str, about: &str) -> String
     let hash: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let head: String = name.chars().take(54).collect();
     format!("{}-{hash}", head.trim_end_matches(['-', '.']))
+}
+
+/// Whether two operations must not run at the same time: one suspends what the other suspends or needs running.
+pub fn collide(one: &AppInputs, other: &AppInputs) -> bool {
+    let held = |inputs: &AppInputs, object: &ObjectRef| inputs.roots.iter().any(|root| root.object == *object);
+    one.app == other.app
+        || one.roots.iter().any(|root| held(other, &root.object) || other.shared.contains(&root.object))
+        || other.roots.iter().any(|root| one.shared.contains(&root.object))
 }

@@ -16,6 +16,6 @@ pub mod upgrade;
 pub use ask::{
     AppSpec, AutoRollback, Consistency, HealthPolicy, RollbackAsk, SnapshotPolicy, UpgradeAsk, VersionPolicy,
 };
-pub use build::{AppInputs, PlannedWorkload, Root, roots};
+pub use build::{AppInputs, PlannedWorkload, Root, collide, roots};
 pub use runner::{AppPorts, AppRunner};
 pub use step::AppStep;

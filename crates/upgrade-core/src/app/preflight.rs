@@ -39,6 +39,18 @@ impl Verdict {
         self.refusals.is_empty()
     }
 
+    /// Whether everything that was refused may pass by itself while the delivery settles: worth waiting a little.
+    pub fn may_pass_soon(&self) -> bool {
+        const SETTLING: [&str; 5] = [
+            "parent-not-ready",
+            "readiness-unknown",
+            "live-differs-from-git",
+            "source-without-artifact",
+            "unready-snapshot",
+        ];
+        !self.passed() && self.refusals.iter().all(|refusal| SETTLING.contains(&refusal.code.as_str()))
+    }
+
     fn refuse(&mut self, code: &str, message: impl Into<String>, hint: &str) {
         let refusal = Refusal { code: code.into(), message: message.into(), hint: hint.into() };
         if !self.refusals.contains(&refusal) {

@@ -3,6 +3,8 @@
 //! Restore aside while the app still runs, stop, free the restored volumes, reserve each for its claim, and only then delete
 //! and make the claims anew; Git goes back after the data is back.
 
+use jiff::Timestamp;
+
 use super::build::{
     AppInputs, claims_as_found, commit_and_release_steps, deadlines, planned_workloads, roots, shared, stop_steps,
     suspend_steps, verify_steps,
@@ -11,10 +13,25 @@ use super::facts::AppFacts;
 use super::upgrade::{protect, unprotect};
 use super::{AppStep, RollbackAsk};
 use crate::engine::{Plan, PlanError, Step};
-use crate::ports::PinValue;
+use crate::ports::{PinValue, RestorePointRecord};
 
 /// Name of the workflow in plans.
 pub const WORKFLOW: &str = "app-rollback";
+
+/// The versions an upgrade started from, as a restore point without data: for rollbacks that keep the data of an app whose
+/// volumes were not snapshotted.
+pub fn versions_before(upgrade: &AppInputs, operation: &str, taken_at: Timestamp) -> RestorePointRecord {
+    RestorePointRecord {
+        name: String::new(),
+        app: upgrade.app.clone(),
+        operation: operation.to_owned(),
+        taken_at,
+        stopped: false,
+        pins: upgrade.from.clone(),
+        volumes: Vec::new(),
+        void: String::new(),
+    }
+}
 
 /// The resolved inputs of a rollback. Preflight must have passed on the same facts.
 pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
@@ -41,6 +58,7 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         restore_point: point.name.clone(),
         restore: ask.restore_data.then(|| point.clone()),
         health: ask.app.health.clone(),
+        auto_rollback: ask.app.auto_rollback,
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
     }

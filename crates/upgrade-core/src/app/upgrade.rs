@@ -38,6 +38,7 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         restore_point,
         restore: None,
         health: ask.app.health.clone(),
+        auto_rollback: ask.app.auto_rollback,
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
     }

@@ -37,7 +37,7 @@ impl Work<'_> {
             };
         Ok(match self.health().await? {
             HealthReport::Healthy { evidence } => Observation::Done(json!({
-                "served": true, "applied": applied, "health": evidence, "neighbours": neighbours,
+                "served": true, "since": self.served_since(), "applied": applied, "health": evidence, "neighbours": neighbours,
             })),
             HealthReport::Waiting(missing) => Observation::pending(missing, 250),
             HealthReport::Broken(why) => Observation::Failed(unhealthy(why)),
@@ -84,6 +84,11 @@ impl Work<'_> {
 
     fn has_served(&self) -> bool {
         self.cx.journal.evidence(&self.cx.step.id).get("served").and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    fn served_since(&self) -> String {
+        let noted = self.cx.journal.evidence(&self.cx.step.id).get("since").and_then(Value::as_str);
+        noted.map_or_else(|| self.cx.now.to_string(), str::to_owned)
     }
 
     async fn serves_now(&self) -> Result<bool, Failure> {

@@ -1,0 +1,37 @@
+//! The operator's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Runs upgrade and rollback requests.
+#[derive(Debug, Clone, clap::Parser)]
+#[command(name = "windlass-operator", version)]
+pub struct Args {
+    /// The namespace of the leader election lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
+    pub namespace: String,
+    /// The name of this instance in the lease.
+    #[arg(long, env = "POD_NAME", default_value = "windlass-operator")]
+    pub identity: String,
+    /// How many operations may run at the same time.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    /// Where bare copies of repositories are kept; may be lost at any time.
+    #[arg(long, env = "WINDLASS_GIT_CACHE", default_value = "/tmp/windlass-git")]
+    pub git_cache: PathBuf,
+    /// Where liveness, readiness and metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Namespaces other than the app's own whose delivery objects may be suspended.
+    #[arg(long, value_delimiter = ',', default_value = "flux-system")]
+    pub shared_namespaces: Vec<String>,
+    /// Allow `file://` repositories. Whoever may write a ManagedApp can then read and write those of this machine.
+    #[arg(long)]
+    pub allow_file_repositories: bool,
+    /// How long the lease lasts without being renewed, in seconds.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub lease_seconds: u16,
+    /// What is logged, as a tracing filter.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log: String,
+}

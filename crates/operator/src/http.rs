@@ -1,0 +1,41 @@
+//! Liveness, readiness and metrics.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+
+/// Serves until `stop`. Errors: the address cannot be listened on.
+pub(crate) async fn serve(listen: SocketAddr, context: Arc<Context>, stop: CancellationToken) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(context);
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+}
+
+/// Ready means: the API server has answered and the controllers have seen their objects. A standby is ready too.
+async fn ready(State(context): State<Arc<Context>>) -> impl IntoResponse {
+    if context.is_ready() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting") }
+}
+
+async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
+    let mut text = String::new();
+    context.metrics.leader.set(i64::from(context.leadership.is_held()));
+    match prometheus_client::encoding::text::encode(&mut text, &context.metrics.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,160 @@
+//! One request, from its first sight to its end: queue, plan, tick, follow up.
+
+mod ask;
+mod finish;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use upgrade_core::app::AppInputs;
+use upgrade_core::engine::{Engine, EngineError, Journal, Plan, Tick};
+use upgrade_core::ports::{ActiveOperation, AppRef};
+use upgrade_core::{Coded as _, Failure};
+use windlass_api::ManagedApp;
+use windlass_api::call::CallError;
+
+use crate::context::Context;
+use crate::kinds::Request;
+use crate::resolve;
+use crate::store::{RequestStore, failed, record};
+
+/// Why a reconcile is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReconcileError {
+    /// Something outside did not work.
+    #[error("{} ({})", .0.message, .0.code)]
+    Failed(#[from] Failure),
+    /// The engine could not make its decision.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl ReconcileError {
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Failed(failure) => &failure.code,
+            Self::Engine(error) => error.code(),
+        }
+    }
+}
+
+/// Most decisions of one operation before others get their turn.
+const DECISIONS_A_TURN: usize = 64;
+/// How often a request that waits for others looks again.
+pub(crate) const QUEUE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Everything about one request in one reconcile.
+pub(crate) struct Turn<'a, K> {
+    pub(crate) context: &'a Context,
+    pub(crate) request: Arc<K>,
+    pub(crate) uid: String,
+    pub(crate) namespace: String,
+    pub(crate) app: Option<ManagedApp>,
+}
+
+/// Reconciles one request. Nothing is decided here about upgrading: the core plans, judges and decides.
+pub(crate) async fn reconcile<K: Request>(request: Arc<K>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    if !context.leadership.is_held() || context.stopping.is_cancelled() {
+        return Ok(Action::requeue(QUEUE_PAUSE));
+    }
+    let namespace = request.namespace().unwrap_or_default();
+    // Decisions rest on what the server has, not on what the cache had.
+    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
+    let name = request.name_any();
+    let found =
+        api.get_opt(&name).await.map_err(CallError::on::<K>("get", &namespace, &name)).map_err(|e| failed(&e))?;
+    let Some(request) = found.filter(|found| found.uid() == request.uid()) else { return Ok(Action::await_change()) };
+    let apps: Api<ManagedApp> = Api::namespaced(context.client.clone(), &namespace);
+    let subject = &request.subject().name;
+    let app = apps.get_opt(subject).await;
+    let app = app.map_err(CallError::on::<ManagedApp>("get", &namespace, subject)).map_err(|e| failed(&e))?;
+    // One decision at a time for each app: a rollback that takes over never meets a step of the upgrade in flight.
+    let turn_lock = context.turn_of(&format!("{namespace}/{subject}"));
+    let _turn = turn_lock.lock().await;
+    let uid = request.uid().unwrap_or_default();
+    let turn = Turn { context: &context, request: Arc::new(request), uid, namespace, app };
+    turn.take().await
+}
+
+impl<K: Request> Turn<'_, K> {
+    async fn take(&self) -> Result<Action, ReconcileError> {
+        let status = self.request.status().cloned().unwrap_or_default();
+        let over = status.outcome.is_some();
+        if over && status.leftovers.is_empty() {
+            self.drop_finalizer().await?;
+            return Ok(Action::await_change());
+        }
+        match record(&*self.request)? {
+            None if over => {
+                self.drop_finalizer().await?;
+                Ok(Action::await_change())
+            }
+            None => self.start().await,
+            Some((plan, journal)) => {
+                if !over && journal.outcome.is_none() && self.was_taken_over(&plan, &journal) {
+                    return self.give_way().await;
+                }
+                self.drive(over).await
+            }
+        }
+    }
+
+    /// Whether a rollback has become the app's active operation instead of this upgrade.
+    fn was_taken_over(&self, plan: &Plan, journal: &Journal) -> bool {
+        let active =
+            self.app.as_ref().and_then(|app| app.status.as_ref()).and_then(|status| status.active_operation.as_ref());
+        journal.irrevocable(plan) && active.is_some_and(|active| active.uid != self.uid)
+    }
+
+    async fn drive(&self, over: bool) -> Result<Action, ReconcileError> {
+        let store = RequestStore::new(self.context.client.clone(), &*self.request);
+        let engine = Engine {
+            store: &store,
+            runner: &self.context.runner,
+            guard: &*self.context.leadership,
+            clock: &*self.context.clock,
+        };
+        for _ in 0..DECISIONS_A_TURN {
+            if self.context.stopping.is_cancelled() {
+                return Ok(Action::requeue(QUEUE_PAUSE));
+            }
+            let tick = engine.tick(&self.uid, self.request.cancelled()).await;
+            if let Some((plan, before, after)) = store.take_change() {
+                self.context.metrics.decisions.inc();
+                self.context.events.publish_changes(&*self.request, self.app.as_ref(), &plan, &before, &after).await;
+            }
+            match tick? {
+                Tick::Progressed => {}
+                Tick::Wait(until) => return Ok(self.again_at(until)),
+                Tick::Ended(_, Some(until)) if over => return Ok(self.again_at(until)),
+                Tick::Ended(_, None) if over => return Ok(Action::requeue(Duration::ZERO)),
+                Tick::Ended(outcome, next) => {
+                    self.conclude(&store, &outcome).await?;
+                    return Ok(next.map_or_else(|| Action::requeue(Duration::ZERO), |until| self.again_at(until)));
+                }
+            }
+        }
+        Ok(Action::requeue(Duration::ZERO))
+    }
+
+    fn again_at(&self, until: jiff::Timestamp) -> Action {
+        let pause = until.duration_since(self.context.clock.now());
+        Action::requeue(pause.try_into().unwrap_or_default())
+    }
+
+    pub(crate) fn me(&self) -> ActiveOperation {
+        ActiveOperation { kind: K::KIND.as_str().into(), name: self.request.name_any(), uid: self.uid.clone() }
+    }
+
+    pub(crate) fn app_ref(&self) -> Option<AppRef> {
+        self.app.as_ref().map(resolve::app_ref)
+    }
+}
+
+/// The app's inputs in a plan of ours; `None` in any other.
+pub(crate) fn inputs_of(plan: &Plan) -> Option<AppInputs> {
+    serde_json::from_value(plan.inputs.clone()).ok()
+}

@@ -1,0 +1,205 @@
+//! From a request and its neighbours to the core's question.
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use upgrade_core::Failure;
+use upgrade_core::app::after::sighting;
+use upgrade_core::app::{AppInputs, AppSpec, RollbackAsk, UpgradeAsk, rollback};
+use upgrade_core::engine::{Journal, Outcome, Plan};
+use upgrade_core::ports::RestorePointRecord;
+use windlass_api::call::CallError;
+use windlass_api::{ManagedApp, RollbackData, RollbackRequest, UpgradeRequest};
+
+use super::{Turn, inputs_of};
+use crate::kinds::{Either, Request};
+use crate::resolve;
+use crate::store::{failed, record};
+
+/// Marks rollbacks that nobody asked for by hand.
+pub(crate) const AUTOMATIC: &str = "upgrades.windlass.dev/automatic";
+
+/// What is asked of the core.
+pub(super) enum Ask {
+    Upgrade(Box<UpgradeAsk>),
+    Rollback(Box<RollbackAsk>),
+}
+
+impl Ask {
+    pub(super) fn spec(&self) -> &AppSpec {
+        match self {
+            Self::Upgrade(ask) => &ask.app,
+            Self::Rollback(ask) => &ask.app,
+        }
+    }
+
+    pub(super) fn point(&self) -> Option<&RestorePointRecord> {
+        match self {
+            Self::Upgrade(_) => None,
+            Self::Rollback(ask) => ask.restore_data.then_some(&ask.restore_point),
+        }
+    }
+
+    pub(super) fn take_over(&self) -> &[String] {
+        match self {
+            Self::Upgrade(ask) => &ask.take_over,
+            Self::Rollback(ask) => &ask.take_over,
+        }
+    }
+}
+
+/// Another request of the cluster, as far as it matters to this one.
+pub(super) struct Other {
+    pub(super) uid: String,
+    pub(super) name: String,
+    pub(super) same_app: bool,
+    pub(super) is_upgrade: bool,
+    /// Its status says how it ended.
+    pub(super) over: bool,
+    pub(super) created: Option<Timestamp>,
+    pub(super) leaves: bool,
+    pub(super) inputs: Option<AppInputs>,
+    pub(super) record: Option<(Plan, Journal)>,
+}
+
+impl<K: Request> Turn<'_, K> {
+    /// Every other request that was planned, oldest first.
+    pub(super) async fn others(&self) -> Result<Vec<Other>, Failure> {
+        let mut others = self.others_of::<UpgradeRequest>().await?;
+        others.extend(self.others_of::<RollbackRequest>().await?);
+        others.sort_by_key(|other| other.created);
+        Ok(others)
+    }
+
+    async fn others_of<R: Request>(&self) -> Result<Vec<Other>, Failure> {
+        let api: Api<R> = Api::all(self.context.client.clone());
+        let found = api.list(&ListParams::default()).await;
+        let found = found.map_err(CallError::on::<R>("list", "", "")).map_err(|error| failed(&error))?;
+        Ok(found
+            .into_iter()
+            .filter(|request| request.uid().as_deref() != Some(self.uid.as_str()))
+            .map(|request| {
+                // A record that cannot be read is nobody's to take over; its own reconcile says so.
+                let record = record(&request).unwrap_or_default();
+                let status = request.status().cloned().unwrap_or_default();
+                Other {
+                    uid: request.uid().unwrap_or_default(),
+                    name: request.name_any(),
+                    same_app: request.namespace().as_deref() == Some(self.namespace.as_str())
+                        && request.subject().name == self.request.subject().name,
+                    is_upgrade: matches!(request.either(), Either::Upgrade(_)),
+                    over: status.outcome.is_some(),
+                    created: request.creation_timestamp().map(|at| at.0),
+                    leaves: !status.leftovers.is_empty(),
+                    inputs: record.as_ref().and_then(|(plan, _)| inputs_of(plan)),
+                    record,
+                }
+            })
+            .collect())
+    }
+
+    /// A rollback may take over from an upgrade of its app that has passed its point of no return.
+    pub(super) fn superseded(&self, others: &[Other]) -> Option<String> {
+        if !matches!(self.request.either(), Either::Rollback(_)) {
+            return None;
+        }
+        let passed = |other: &&Other| {
+            other.record.as_ref().is_some_and(|(plan, journal)| journal.irrevocable(plan)) && !other.over
+        };
+        others.iter().filter(|other| other.same_app && other.is_upgrade).find(passed).map(|other| other.uid.clone())
+    }
+
+    pub(super) async fn ask(&self, app: &ManagedApp, others: &[Other]) -> Result<Ask, Failure> {
+        let mut spec = resolve::app_spec(app);
+        let superseded = self.superseded(others);
+        let ours = |other: &&Other| other.same_app && (other.over || superseded.as_ref() == Some(&other.uid));
+        let take_over: Vec<String> = others.iter().filter(ours).map(|other| other.uid.clone()).collect();
+        match self.request.either() {
+            Either::Upgrade(request) => {
+                if let Some(policy) = request.spec.auto_rollback {
+                    spec.auto_rollback = resolve::auto_rollback(policy);
+                }
+                spec.versions.accepted_claim_changes.clone_from(&request.spec.accept);
+                let inherited = others.iter().filter(ours).filter(|other| other.leaves);
+                Ok(Ask::Upgrade(Box::new(UpgradeAsk {
+                    operation: self.uid.clone(),
+                    name: request.name_any(),
+                    app: spec,
+                    targets: request.spec.target.components.clone(),
+                    reason: request.spec.reason.clone().unwrap_or_default(),
+                    inherited: inherited.filter_map(|other| other.inputs.clone()).collect(),
+                    take_over,
+                })))
+            }
+            Either::Rollback(request) => {
+                let from = request.spec.to.upgrade_request.as_deref();
+                let upgrade =
+                    others.iter().find(|other| other.same_app && other.is_upgrade && Some(other.name.as_str()) == from);
+                if let Some(name) = from.filter(|_| upgrade.is_none()) {
+                    let message = format!("there is no upgrade request {name} of this app that has begun");
+                    return Err(Failure::permanent("upgrade-not-found", message));
+                }
+                let point = self.point(&spec, request, upgrade).await?;
+                let automatic = request.labels().get(AUTOMATIC).is_some_and(|value| value == "true");
+                let only_from = upgrade.filter(|_| automatic).and_then(|other| other.inputs.as_ref());
+                let inherits = |other: &&Other| {
+                    other.leaves || superseded.as_ref() == Some(&other.uid) || Some(other.name.as_str()) == from
+                };
+                let inherited = others.iter().filter(ours).filter(inherits);
+                Ok(Ask::Rollback(Box::new(RollbackAsk {
+                    operation: self.uid.clone(),
+                    name: request.name_any(),
+                    restore_data: request.spec.data == RollbackData::Restore,
+                    acknowledged_loss_since: request.spec.acknowledge_loss_since,
+                    loses_writes: upgrade.is_none_or(may_have_served),
+                    block: true,
+                    reason: request.spec.reason.clone().unwrap_or_default(),
+                    only_from: only_from.map(|inputs| inputs.to.clone()).unwrap_or_default(),
+                    inherited: inherited.filter_map(|other| other.inputs.clone()).collect(),
+                    take_over,
+                    restore_point: point,
+                    app: spec,
+                })))
+            }
+        }
+    }
+
+    async fn point(
+        &self,
+        spec: &AppSpec,
+        request: &RollbackRequest,
+        upgrade: Option<&Other>,
+    ) -> Result<RestorePointRecord, Failure> {
+        let inputs = upgrade.and_then(|other| other.inputs.as_ref().map(|inputs| (other, inputs)));
+        let name = match (&request.spec.to.restore_point, inputs) {
+            (Some(name), _) => name.clone(),
+            (None, Some((_, inputs))) if !inputs.restore_point.is_empty() => inputs.restore_point.clone(),
+            (None, Some((other, inputs))) => {
+                let now = self.context.clock.now();
+                return Ok(rollback::versions_before(inputs, &other.uid, now));
+            }
+            (None, None) => return Err(Failure::permanent("restore-point-not-found", "no restore point is named")),
+        };
+        let found = self.context.ports.restore_points.get(&spec.app, &name).await?;
+        match (found, inputs) {
+            (Some(point), _) => Ok(point),
+            // The upgrade failed before it had one: its versions are known all the same.
+            (None, Some((other, inputs))) if request.spec.data == RollbackData::Keep => {
+                Ok(rollback::versions_before(inputs, &other.uid, self.context.clock.now()))
+            }
+            (None, _) => {
+                Err(Failure::permanent("restore-point-not-found", format!("there is no restore point {name}"))
+                    .with_hint("list them: windlass snapshots"))
+            }
+        }
+    }
+}
+
+/// Whether an upgrade's target may have acknowledged writes, by all that its journal knows.
+fn may_have_served(upgrade: &Other) -> bool {
+    let (Some((plan, journal)), Some(inputs)) = (&upgrade.record, &upgrade.inputs) else { return true };
+    match journal.outcome {
+        Some(Outcome::Failed { .. } | Outcome::Undone(_)) => sighting(plan, journal, inputs, &[]).served,
+        _ => true,
+    }
+}

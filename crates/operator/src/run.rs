@@ -1,0 +1,164 @@
+//! Wiring: from arguments to running controllers, and an orderly end.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use jiff::SignedDuration;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use upgrade_core::app::{AppPorts, AppRunner};
+use upgrade_core::ports::Clock;
+use windlass_api::{RollbackRequest, UpgradeRequest};
+use windlass_gitops::flux::{FluxDelivery, FluxOptions};
+use windlass_gitops::git::{KubeCredentials, Options, PlainGit};
+use windlass_snapshot::{CsiSnapshots, RestorePointStore};
+use windlass_workloads::{KubeHealth, KubeWorkloads, http_client};
+
+use crate::apps::ManagedApps;
+use crate::args::Args;
+use crate::clock::SystemClock;
+use crate::context::Context;
+use crate::events::Events;
+use crate::lease::Elector;
+use crate::metrics::Metrics;
+use crate::rights::OwnRights;
+use crate::{controller, http, sweep};
+
+/// How long a volume that a restore replaced is kept.
+const KEEP_REPLACED: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The end must not take longer: what is not done by then is done by the next leader, from the journal.
+const GRACE: Duration = Duration::from_secs(4);
+
+/// The program: parses, runs, and says what went wrong.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    // Another provider may be installed already when this is embedded.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        let client = Client::try_default().await.context("no cluster")?;
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stopper = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping at the next safe point");
+            stopper.cancel();
+        });
+        run(args, client, stop).await
+    });
+    // A Git call that hangs must not keep the process alive.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs until `stop`. For those who embed the operator.
+pub async fn run(args: Args, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let term = SignedDuration::from_secs(args.lease_seconds.into());
+    let identity = format!("{}_{}", args.identity, std::process::id());
+    let mut elector = Elector::new(client.clone(), &args.namespace, identity.clone(), term, clock.clone());
+    let context = Arc::new(context(&args, client, clock.clone(), &elector, &identity, &stop)?);
+
+    let server = tokio::spawn(http::serve(args.listen, context.clone(), stop.clone()));
+    let controllers = async {
+        tokio::join!(
+            controller::run::<UpgradeRequest>(context.clone(), args.concurrency),
+            controller::run::<RollbackRequest>(context.clone(), args.concurrency),
+        )
+    };
+    let election = async {
+        let mut led = false;
+        loop {
+            let pause = elector.round().await;
+            let leads = context.leadership.is_held();
+            if leads && !led {
+                tracing::info!(identity, "leading");
+                if let Err(failure) = sweep::sweep(&context).await {
+                    tracing::warn!(code = failure.code, error = %failure, "the sweep was not finished");
+                }
+            }
+            led = leads;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = clock.sleep(pause) => {}
+            }
+        }
+    };
+    tokio::pin!(controllers);
+    tokio::select! {
+        _ = &mut controllers => {}
+        () = election => {
+            // What is being decided is finished and written; nothing new is begun.
+            if tokio::time::timeout(GRACE, &mut controllers).await.is_err() {
+                tracing::warn!("a step was still running: the next leader goes on from its intent");
+            }
+        }
+    }
+    elector.resign().await;
+    server.abort();
+    Ok(())
+}
+
+fn context(
+    args: &Args,
+    client: Client,
+    clock: Arc<dyn Clock>,
+    elector: &Elector,
+    identity: &str,
+    stop: &CancellationToken,
+) -> anyhow::Result<Context> {
+    let apps = ManagedApps::new(client.clone(), clock.clone());
+    let mut options = Options::new(clock.clone());
+    options.allow_files = args.allow_file_repositories;
+    let namespaces: BTreeSet<String> = args.shared_namespaces.iter().cloned().collect();
+    let ports = AppPorts {
+        delivery: Arc::new(FluxDelivery::new(client.clone(), FluxOptions { namespaces })),
+        git: Arc::new(PlainGit::new(Arc::new(KubeCredentials::new(client.clone())), args.git_cache.clone(), options)),
+        snapshots: Arc::new(CsiSnapshots::new(client.clone())),
+        workloads: Arc::new(KubeWorkloads::new(client.clone())),
+        health: Arc::new(KubeHealth::new(client.clone(), http_client()?)),
+        apps: Arc::new(apps.clone()),
+        restore_points: Arc::new(RestorePointStore::new(client.clone(), clock.clone(), KEEP_REPLACED)),
+    };
+    Ok(Context {
+        runner: AppRunner::new(ports.clone()),
+        rights: OwnRights::new(client.clone()),
+        events: Events::new(client.clone(), identity),
+        leadership: elector.leadership(),
+        metrics: Metrics::new(),
+        planning: tokio::sync::Mutex::new(()),
+        turns: std::sync::Mutex::default(),
+        stopping: stop.clone(),
+        synced: AtomicBool::new(false),
+        client,
+        clock,
+        ports,
+        apps,
+    })
+}

@@ -1,0 +1,136 @@
+//! What people see of an operation, derived from its plan and journal alone.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use upgrade_core::engine::{Cause, Course, Entry, Journal, Plan, StepState};
+use windlass_api::Duration;
+
+/// The fields of the status that follow from plan and journal, as a merge patch.
+pub fn derive(plan: &Plan, journal: &Journal) -> Value {
+    let commits: Vec<Value> = journal
+        .entries
+        .iter()
+        .filter_map(|entry| {
+            let repository = entry.step.strip_prefix("commit/push/")?;
+            let sha = entry.evidence.get("sha")?;
+            Some(json!({"repository": repository, "sha": sha, "parent": entry.evidence.get("parent")}))
+        })
+        .collect();
+    let restore_point = plan.inputs.get("restorePoint").and_then(Value::as_str).filter(|name| !name.is_empty());
+    let leftovers = if journal.outcome.is_some() { leftovers(plan, journal) } else { Vec::new() };
+    json!({
+        "phase": phase(plan, journal),
+        "message": message(plan, journal),
+        "startedAt": journal.started_at,
+        "finishedAt": journal.finished_at,
+        "suspendedFor": suspended_for(journal).map(|duration| duration.to_string()),
+        "downFor": down_for(journal).map(|duration| duration.to_string()),
+        "restorePoint": restore_point,
+        "commits": commits,
+        "leftovers": leftovers,
+    })
+}
+
+/// What an ended operation has left, for the status.
+pub fn leftovers(plan: &Plan, journal: &Journal) -> Vec<Value> {
+    let since = journal.finished_at.unwrap_or(journal.started_at);
+    journal
+        .leftovers(plan)
+        .into_iter()
+        .map(|left| {
+            let why = if left.retried { format!("{}; it is tried again", left.why) } else { left.why };
+            json!({"what": left.what, "object": left.step, "why": why, "since": since})
+        })
+        .collect()
+}
+
+/// The entry that is being worked on.
+fn current(journal: &Journal) -> Option<&Entry> {
+    let busy = |entry: &&Entry| matches!(entry.state, StepState::Doing | StepState::Undoing);
+    journal.entries.iter().find(busy).or(journal.entries.last())
+}
+
+/// One word for people.
+pub fn phase(plan: &Plan, journal: &Journal) -> String {
+    use upgrade_core::engine::Outcome;
+    let ended = match &journal.outcome {
+        Some(Outcome::Succeeded) => Some("Succeeded"),
+        Some(Outcome::Undone(Cause::Cancelled)) => Some("Cancelled"),
+        Some(Outcome::Undone(Cause::StepFailed { .. })) => Some("Undone"),
+        Some(Outcome::Failed { .. }) => Some("Failed"),
+        None if journal.course != Course::Forward => Some("Undoing"),
+        None => None,
+    };
+    if let Some(ended) = ended {
+        return ended.into();
+    }
+    let step = current(journal).map_or("", |entry| entry.step.as_str());
+    let step = if step.is_empty() { plan.steps.first().map_or("", |step| step.id.as_str()) } else { step };
+    let (verb, rest) = step.split_once('/').unwrap_or((step, ""));
+    match (verb, rest) {
+        ("suspend", _) => "Suspending",
+        ("protect", _) => "Protecting",
+        ("stop", _) => "Stopping",
+        ("snapshot", _) => "Snapshotting",
+        ("stage" | "commit", _) => "Committing",
+        ("release", _) => "Releasing",
+        ("verify", "soak") => "Soaking",
+        ("verify", _) => "Verifying",
+        ("restore", _) => "Restoring",
+        ("swap", _) => "SwappingVolumes",
+        ("finish", _) => "Finishing",
+        _ => "Running",
+    }
+    .into()
+}
+
+/// One sentence for people.
+pub fn message(plan: &Plan, journal: &Journal) -> String {
+    use upgrade_core::engine::Outcome;
+    match &journal.outcome {
+        Some(Outcome::Succeeded) => return "done".into(),
+        Some(Outcome::Undone(Cause::Cancelled)) => return "cancelled; everything is as it was found".into(),
+        Some(Outcome::Undone(Cause::StepFailed { step, failure })) => {
+            return format!("{}: {failure}; what was begun was undone", title(plan, step));
+        }
+        Some(Outcome::Failed { step, failure }) => return format!("{}: {failure}", title(plan, step)),
+        None => {}
+    }
+    let Some(entry) = current(journal) else { return "about to begin".into() };
+    let mut text = title(plan, &entry.step);
+    if entry.state == StepState::Undoing {
+        text = plan.step(&entry.step).and_then(|(_, step)| step.undo.clone()).unwrap_or(text);
+    }
+    match (&entry.error, entry.waiting_for.as_str()) {
+        (Some(error), _) => format!("{text}: {error}"),
+        (None, "") => text,
+        (None, waiting) => format!("{text}: waiting for {waiting}"),
+    }
+}
+
+fn title(plan: &Plan, step: &str) -> String {
+    plan.step(step).map_or_else(|| step.to_owned(), |(_, step)| step.title.clone())
+}
+
+fn starts_with<'a>(journal: &'a Journal, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
+    journal.entries.iter().filter(move |entry| entry.step.starts_with(prefix) && entry.begun)
+}
+
+/// From the first suspension to the last resume.
+pub fn suspended_for(journal: &Journal) -> Option<Duration> {
+    let from = starts_with(journal, "suspend/").map(|entry| entry.started_at).min()?;
+    let resumed = starts_with(journal, "release/resume/").filter_map(|entry| entry.finished_at).max();
+    let undone = starts_with(journal, "suspend/").filter(|entry| entry.state == StepState::Undone);
+    let until = resumed.or_else(|| undone.filter_map(|entry| entry.finished_at).max())?;
+    Some(Duration::from_measured(until.duration_since(from)))
+}
+
+/// From the first stop to the first ready pod (or the undone stop).
+pub fn down_for(journal: &Journal) -> Option<Duration> {
+    let from = starts_with(journal, "stop/").map(|entry| entry.started_at).min()?;
+    let served = journal.evidence("verify/healthy").get("since").and_then(Value::as_str);
+    let served: Option<Timestamp> = served.and_then(|text| text.parse().ok());
+    let undone = starts_with(journal, "stop/").filter(|entry| entry.state == StepState::Undone);
+    let until = served.or_else(|| undone.filter_map(|entry| entry.finished_at).max())?;
+    Some(Duration::from_measured(until.duration_since(from)))
+}
