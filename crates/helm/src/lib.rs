@@ -23,7 +23,7 @@ mod tests;
 
 pub use error::HelmError;
 pub use manifest::{Document, documents, find};
-pub use release::{Chart, DEFAULT_INFLATED_LIMIT, Release, Status, StoredSecret, decode, deployed, newest};
+pub use release::{Chart, DEFAULT_INFLATED_LIMIT, Hook, Release, Status, StoredSecret, decode, deployed, newest};
 
 /// The type of the Secrets that Helm keeps releases in.
 pub const SECRET_TYPE: &str = "helm.sh/release.v1";

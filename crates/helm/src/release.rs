@@ -103,6 +103,8 @@ pub struct Release {
     pub config: Value,
     /// The rendered objects, without hooks, as YAML documents. May hold secrets.
     pub manifest: String,
+    /// The hooks.
+    pub hooks: Vec<Hook>,
 }
 
 impl fmt::Debug for Release {
@@ -127,6 +129,20 @@ pub struct Chart {
     /// The version of the app that it says it installs.
     #[serde(rename = "appVersion")]
     pub app_version: Option<String>,
+}
+
+/// An object that Helm applies by itself at some moments of an action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Hook {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its kind, mostly `Job`.
+    #[serde(default)]
+    pub kind: String,
+    /// The moments: `pre-upgrade`, `post-install`, `test`, ...
+    #[serde(default)]
+    pub events: Vec<String>,
 }
 
 /// How a revision stands.
@@ -187,6 +203,8 @@ struct Stored {
     config: Value,
     #[serde(default)]
     manifest: String,
+    #[serde(default)]
+    hooks: Option<Vec<Hook>>,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +244,7 @@ impl From<Stored> for Release {
             chart: stored.chart.metadata,
             config: stored.config,
             manifest: stored.manifest,
+            hooks: stored.hooks.unwrap_or_default(),
         }
     }
 }

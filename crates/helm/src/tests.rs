@@ -52,7 +52,8 @@ fn release(revision: i64, status: &str) -> Value {
         },
         "config": { "password": "hunter2" },
         "manifest": MANIFEST,
-        "hooks": [], "apply_method": "ssa"
+        "hooks": [{ "name": "migrate", "kind": "Job", "path": "notes/templates/migrate.yaml", "manifest": "kind: Job", "events": ["pre-upgrade"] }],
+        "apply_method": "ssa"
     })
 }
 
@@ -72,6 +73,8 @@ fn a_release_is_read_as_helm_wrote_it() {
     assert_eq!(read.config["password"], "hunter2");
     assert_eq!(read.manifest, MANIFEST);
     assert_eq!(read.description, "Upgrade complete");
+    let hook = Hook { name: "migrate".into(), kind: "Job".into(), events: vec!["pre-upgrade".into()] };
+    assert_eq!(read.hooks, [hook]);
 }
 
 #[test]
@@ -80,6 +83,7 @@ fn older_forms_are_read_too() {
     old["info"]["first_deployed"] = json!("");
     old["info"].as_object_mut().unwrap().remove("last_deployed");
     old["config"] = Value::Null;
+    old["hooks"] = Value::Null;
     old["chart"]["metadata"].as_object_mut().unwrap().remove("appVersion");
     let plain = format!("{}\n", STANDARD.encode(old.to_string()));
     let read = decode(plain.as_bytes(), DEFAULT_INFLATED_LIMIT).unwrap();
