@@ -1,0 +1,142 @@
+//! Pods and the workloads they belong to.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt as _;
+use upgrade_core::ports::{ObjectRef, PodFact};
+
+use crate::objects::{claims, controller, images, owner_object, ready};
+
+/// What stands between pods and their workloads.
+#[derive(Debug, Default)]
+pub(crate) struct Middle {
+    pub(crate) replica_sets: Vec<ReplicaSet>,
+    pub(crate) jobs: Vec<Job>,
+}
+
+impl Middle {
+    /// The workload at the top of a pod's chain of controllers.
+    pub(crate) fn workload(&self, pod: &Pod) -> Option<ObjectRef> {
+        let namespace = pod.namespace().unwrap_or_default();
+        let owner = controller(&pod.metadata)?;
+        let has_uid = |uid: &Option<String>| uid.as_ref() == Some(&owner.uid);
+        let sets = self.replica_sets.iter().map(|set| &set.metadata).filter(|meta| has_uid(&meta.uid));
+        let mut between = sets.chain(self.jobs.iter().map(|job| &job.metadata).filter(|meta| has_uid(&meta.uid)));
+        let top = between.next().and_then(controller).unwrap_or(owner);
+        Some(owner_object(top, &namespace))
+    }
+}
+
+/// Facts about a pod.
+pub(crate) fn fact(pod: &Pod, middle: &Middle) -> PodFact {
+    let namespace = pod.namespace().unwrap_or_default();
+    let name = pod.name_any();
+    let spec = pod.spec.as_ref();
+    PodFact {
+        object: ObjectRef::new("", "Pod", &namespace, &name),
+        uid: pod.uid().unwrap_or_default(),
+        workload: middle.workload(pod),
+        created: pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+        started: started(pod),
+        images: spec.map(images).unwrap_or_default(),
+        ready: ready(pod),
+        claims: spec.map(|spec| claims(spec, Some(&name))).unwrap_or_default(),
+    }
+}
+
+/// When the first container of a pod started, init containers included: they write as well.
+fn started(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    let containers = || containers(pod);
+    let first = containers().flat_map(starts).min()?;
+    // Only the last start before the present one is kept. What started more often started earlier than is known; the pod's own
+    // start is certainly before it.
+    let forgotten = containers().any(|container| container.restart_count > 1);
+    let pod_start = status.start_time.as_ref().map(|time| time.0).filter(|_| forgotten);
+    Some(pod_start.map_or(first, |start| start.min(first)))
+}
+
+/// Statuses of all containers, init containers first.
+pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let init = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default();
+    let main = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let debug = status.and_then(|status| status.ephemeral_container_statuses.as_deref()).unwrap_or_default();
+    init.iter().chain(main).chain(debug)
+}
+
+fn starts(container: &ContainerStatus) -> impl Iterator<Item = Timestamp> {
+    [&container.state, &container.last_state].into_iter().flatten().filter_map(|state| {
+        let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
+        let ended = state.terminated.as_ref().and_then(|ended| ended.started_at.as_ref());
+        running.or(ended).map(|time| time.0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+
+    fn pod(status: &Value) -> Pod {
+        from_value(json!({
+            "metadata": { "name": "p", "namespace": "n", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "containers": [] }, "status": status
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pod_started_when_its_first_container_did() {
+        let running = |at: &str| json!({ "running": { "startedAt": at } });
+        let ended = |at: &str| json!({ "terminated": { "exitCode": 0, "startedAt": at } });
+        let container = |state: Value, last: Value, restarts: i64| json!({ "name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": restarts, "state": state, "lastState": last });
+        let start = |status: Value| started(&pod(&status)).map(|at| at.to_string());
+        assert_eq!(
+            start(
+                json!({ "startTime": "2026-01-01T00:00:01Z", "containerStatuses": [container(json!({ "waiting": {} }), json!({}), 0)] })
+            ),
+            None
+        );
+        assert_eq!(
+            start(json!({
+                "initContainerStatuses": [container(ended("2026-01-01T00:00:05Z"), json!({}), 0)],
+                "containerStatuses": [container(running("2026-01-01T00:00:09Z"), json!({}), 0)]
+            })),
+            Some("2026-01-01T00:00:05Z".into())
+        );
+        let restarted = |restarts| {
+            json!({
+                "startTime": "2026-01-01T00:00:01Z",
+                "containerStatuses": [container(json!({ "waiting": {} }), ended("2026-01-01T00:00:30Z"), restarts)]
+            })
+        };
+        assert_eq!(start(restarted(1)), Some("2026-01-01T00:00:30Z".into()));
+        assert_eq!(start(restarted(4)), Some("2026-01-01T00:00:01Z".into()));
+    }
+
+    #[test]
+    fn a_pods_workload_is_at_the_top_of_its_controllers() {
+        let owned = |kind: &str, uid: &str, by: &str| json!([{ "apiVersion": "apps/v1", "kind": kind, "name": by, "uid": uid, "controller": true }]);
+        let set = |uid: &str, owners: Value| -> ReplicaSet {
+            from_value(json!({ "metadata": { "name": "rs", "uid": uid, "ownerReferences": owners } })).unwrap()
+        };
+        let middle = Middle {
+            replica_sets: vec![set("r1", owned("Deployment", "d1", "notes")), set("r2", json!([]))],
+            jobs: vec![],
+        };
+        for (kind, uid, expected) in [
+            ("ReplicaSet", "r1", "Deployment n/notes"),
+            ("ReplicaSet", "r2", "ReplicaSet n/x"),
+            ("StatefulSet", "s1", "StatefulSet n/x"),
+        ] {
+            let mut pod = pod(&json!({}));
+            pod.metadata.owner_references = from_value(owned(kind, uid, "x")).unwrap();
+            assert_eq!(middle.workload(&pod).unwrap().to_string(), expected);
+        }
+        assert_eq!(middle.workload(&pod(&json!({}))), None);
+    }
+}
