@@ -18,6 +18,7 @@ mod patch;
 mod print;
 mod rbac;
 mod respond;
+mod rounds;
 mod router;
 mod scale;
 mod schema;
@@ -34,6 +35,7 @@ pub use audit::AuditEntry;
 pub use error::ApiError;
 pub use listen::Listening;
 
+pub(crate) use audit::is_mutating as is_mutating_verb;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -42,7 +44,8 @@ use jiff::Timestamp;
 use router::{Incoming, Reply};
 use serde_json::Value;
 use sha2::Digest as _;
-use state::{Seeded, State};
+pub(crate) use state::Seeded;
+use state::State;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -113,6 +116,10 @@ pub struct Config {
     pub history: usize,
     /// True: everybody may do everything. False: RBAC decides.
     pub always_allow: bool,
+    /// How long a request takes. Requests that arrive at the same instant are executed in an order that depends on the seed
+    /// and on what they ask, not on the order of arrival: hash maps in a client cannot make a run differ from the last one.
+    /// Zero executes each request as it comes.
+    pub latency: Duration,
     /// How long after a change the garbage collector runs.
     pub housekeeping_delay: Duration,
 }
@@ -124,6 +131,7 @@ impl Default for Config {
             epoch: Timestamp::from_second(1_767_225_600).unwrap_or_default(),
             history: 20_000,
             always_allow: false,
+            latency: Duration::from_millis(1),
             housekeeping_delay: Duration::from_millis(50),
         }
     }
@@ -134,6 +142,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     housekeeping: AtomicBool,
     delay: Duration,
+    rounds: rounds::Rounds,
     this: Weak<Shared>,
 }
 
@@ -192,6 +201,7 @@ impl SimServer {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let delay = config.housekeeping_delay;
+        let rounds = rounds::Rounds::new(config.seed, config.latency);
         let state = State {
             store: store::Store::new(config.history),
             registry: table::builtin(),
@@ -211,6 +221,7 @@ impl SimServer {
             state: Mutex::new(state),
             housekeeping: AtomicBool::new(false),
             delay,
+            rounds,
             this: this.clone(),
         });
         let server = Self { shared };
@@ -319,9 +330,11 @@ impl SimServer {
         digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    pub(crate) fn respond(&self, incoming: &Incoming<'_>, identity: Option<&Identity>) -> Response<SimBody> {
+    fn respond(&self, request: &Request<Bytes>, identity: Option<&Identity>) -> Response<SimBody> {
         self.shared.start_housekeeping();
-        into_response(router::handle(&self.shared, incoming, identity))
+        let incoming =
+            Incoming { method: request.method(), uri: request.uri(), headers: request.headers(), body: request.body() };
+        into_response(router::handle(&self.shared, &incoming, identity))
     }
 }
 
@@ -369,6 +382,20 @@ fn into_response(reply: Reply) -> Response<SimBody> {
     response
 }
 
+/// A refusal made up by a fault.
+pub(crate) fn status_response(code: u16, reason: &'static str, text: &str) -> Response<SimBody> {
+    let mut error = ApiError::custom(code, reason, text);
+    if code == 429 {
+        error = error.with_retry_after(1);
+    }
+    into_response(Reply::error(&error))
+}
+
+/// What a request asks for, as far as its head tells.
+pub(crate) fn describe_request(request: &Request<Bytes>) -> AuditEntry {
+    router::describe(request.method(), request.uri())
+}
+
 /// A server and who talks to it: what `kube::Client::new` takes.
 #[derive(Debug, Clone)]
 pub struct SimService {
@@ -402,8 +429,7 @@ where
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
-            let incoming = Incoming { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
-            Ok(service.server.respond(&incoming, service.identity.as_ref()))
+            Ok(rounds::execute(service, Request::from_parts(parts, body)).await)
         })
     }
 }

@@ -171,44 +171,48 @@ fn authenticate(state: &State, headers: &HeaderMap, preset: Option<&Identity>) -
     Ok(other)
 }
 
+/// What the head of a request asks for; user, code and revision are not known yet.
+pub(crate) fn describe(method: &Method, uri: &Uri) -> AuditEntry {
+    let query = query(uri);
+    let watch = query.get("watch").is_some_and(|w| w == "true" || w == "1");
+    let target = target(uri.path());
+    let verb_name = match &target {
+        Some(target) => verb(method, !target.name.is_empty(), watch).to_owned(),
+        None => method.as_str().to_lowercase(),
+    };
+    let is_resource = target.is_some();
+    let target = target.unwrap_or_default();
+    AuditEntry {
+        user: String::new(),
+        verb: verb_name,
+        group: target.group,
+        resource: if is_resource { target.resource } else { uri.path().to_owned() },
+        subresource: target.subresource,
+        namespace: target.namespace,
+        name: target.name,
+        manager: String::new(),
+        dry_run: query.get("dryRun").is_some_and(|d| d == "All"),
+        code: 0,
+        revision: 0,
+    }
+}
+
 /// Answers a request and writes it into the audit log.
 pub(crate) fn handle(shared: &Arc<Shared>, incoming: &Incoming<'_>, preset: Option<&Identity>) -> Reply {
     let path = incoming.uri.path();
     let query = query(incoming.uri);
     let target = target(path);
-    let watch = query.get("watch").is_some_and(|w| w == "true" || w == "1");
-    let verb_name = match &target {
-        Some(target) => verb(incoming.method, !target.name.is_empty(), watch),
-        None => verb(incoming.method, true, false),
-    };
     let manager = field_manager(&query, incoming);
-    let mut state = shared.lock();
-    let mut entry = AuditEntry {
-        user: String::new(),
-        verb: if target.is_some() { verb_name.to_owned() } else { incoming.method.as_str().to_lowercase() },
-        group: String::new(),
-        resource: path.to_owned(),
-        subresource: String::new(),
-        namespace: String::new(),
-        name: String::new(),
-        manager: if super::audit::is_mutating(verb_name) { manager.clone() } else { String::new() },
-        dry_run: query.get("dryRun").is_some_and(|d| d == "All"),
-        code: 0,
-        revision: 0,
-    };
-    if let Some(t) = &target {
-        entry.group.clone_from(&t.group);
-        entry.resource.clone_from(&t.resource);
-        entry.subresource.clone_from(&t.subresource);
-        entry.namespace.clone_from(&t.namespace);
-        entry.name.clone_from(&t.name);
+    let mut entry = describe(incoming.method, incoming.uri);
+    if super::audit::is_mutating(&entry.verb) {
+        entry.manager.clone_from(&manager);
     }
+    let verb = entry.verb.clone();
+    let mut state = shared.lock();
     let outcome = authenticate(&state, incoming.headers, preset).and_then(|user| {
         entry.user.clone_from(&user.name);
         match &target {
-            Some(target) => {
-                resource(shared, &mut state, incoming, &query, target, verb_name, &user, manager, &mut entry)
-            }
+            Some(target) => resource(shared, &mut state, incoming, &query, target, &verb, &user, manager, &mut entry),
             None => {
                 let asked = Attributes { verb: entry.verb.clone(), path: path.to_owned(), ..Attributes::default() };
                 rbac::authorize(&state, &user, &asked)?;
@@ -334,7 +338,8 @@ fn resource(
         return Err(ApiError::no_such_path());
     }
     match verb {
-        "list" => list(state, &call, query, format).map(|body| Outcome::Reply(Reply::ok(body))),
+        "list" => list(state, &call, query, format, stale_revision(state, incoming))
+            .map(|body| Outcome::Reply(Reply::ok(body))),
         "watch" => watch(shared, state, &call, query, format).map(|w| Outcome::Watch(Box::new(w))),
         _ => {
             let (code, body) = single(state, &mut call, incoming, query, verb, entry)?;
@@ -371,7 +376,13 @@ fn single(
             text.map(|t| (200, Body::Text(t))).ok_or_else(|| ApiError::not_found(&call.def, &call.name))
         }
         ("get", _) => {
-            let found = state.fetch(&call.def, &call.namespace, &call.name);
+            let found =
+                match stale_revision(state, incoming).and_then(|at| state.store.snapshot(&call.def.storage, at).ok()) {
+                    Some(then) => {
+                        then.get(&(call.namespace.clone(), call.name.clone())).map(|stored| present(&call.def, stored))
+                    }
+                    None => state.fetch(&call.def, &call.namespace, &call.name),
+                };
             value(200, found.ok_or_else(|| ApiError::not_found(&call.def, &call.name))?)
         }
         ("create", "eviction") => value(201, eviction::evict(state, call, &incoming.body_value()?)?),
@@ -527,8 +538,14 @@ fn watch(
     })
 }
 
+/// The revision that a stale read shows; the fault layer asks for it.
+fn stale_revision(state: &State, incoming: &Incoming<'_>) -> Option<u64> {
+    let back: u64 = incoming.headers.get("kube-sim-stale")?.to_str().ok()?.parse().ok()?;
+    Some(state.store.oldest().max(state.store.revision().saturating_sub(back)))
+}
+
 /// A list: the newest state, or the one of a revision, whole or page by page.
-fn list(state: &State, call: &Call, query: &Query, format: Format) -> Result<Value, ApiError> {
+fn list(state: &State, call: &Call, query: &Query, format: Format, stale: Option<u64>) -> Result<Value, ApiError> {
     let filter = filter(call, query)?;
     let current = state.store.revision();
     let limit: usize = query.get("limit").and_then(|l| l.parse().ok()).unwrap_or(0);
@@ -543,7 +560,7 @@ fn list(state: &State, call: &Call, query: &Query, format: Format) -> Result<Val
         (None, None) if limit > 0 => asked.filter(|a| *a > 0),
         _ => None,
     };
-    let at = exact.unwrap_or(current);
+    let at = exact.or(stale).unwrap_or(current);
     let objects = state.store.snapshot(&call.def.storage, at).map_err(|_| {
         ApiError::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.")
     })?;

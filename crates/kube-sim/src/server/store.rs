@@ -59,6 +59,11 @@ impl Store {
         self.revision
     }
 
+    /// The oldest revision that can still be shown.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.compacted
+    }
+
     pub(crate) fn get(&self, storage: &StorageKey, namespace: &str, name: &str) -> Option<&Arc<Value>> {
         self.objects.get(storage)?.get(&(namespace.to_owned(), name.to_owned()))
     }

@@ -3,6 +3,7 @@
 mod controller;
 mod crud;
 mod custom;
+mod faulty;
 mod patches;
 mod watching;
 
