@@ -30,7 +30,9 @@ const SERVERS: Artefact = Artefact {
     name: "servers",
     go_mod: include_str!("../go/servers/go.mod"),
     go_sum: include_str!("../go/servers/go.sum"),
-    ld_flags: "-s -w",
+    // Charts and clients ask the API server for its version; without this it is v0.0.0.
+    ld_flags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
+               -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36",
     finish: finish_servers,
 };
 

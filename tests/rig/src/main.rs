@@ -1,7 +1,8 @@
 //! `windlass-rig`: the parts of the rig that are programs of our own, and the commands to build, start and stop it.
-#![allow(clippy::print_stdout, reason = "what a command found is its output")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a command found is its output")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kube::Client;
@@ -43,7 +44,17 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")))
