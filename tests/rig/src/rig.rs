@@ -372,12 +372,14 @@ impl Starter {
         self.start(cluster.etcd(binaries)).await?;
         self.start(cluster.api_server(binaries)).await?;
         let admin = cluster.client(ADMIN).await?;
-        for crd in binaries.crds()? {
-            apply::apply(&admin, &crd).await?;
-        }
+        let mut specs = vec![cluster.controller_manager(binaries), cluster.scheduler(binaries)];
+        // These need no custom resources, so they come up while the definitions are applied.
+        let early = futures::future::try_join_all(specs.drain(..).map(|spec| self.start(spec)));
+        let crds = binaries.crds()?;
+        let definitions = futures::future::try_join_all(crds.iter().map(|crd| apply::apply(&admin, crd)));
+        tokio::try_join!(early, definitions)?;
         apply::apply(&admin, &Cluster::objects(options.fake_nodes)).await?;
 
-        let mut specs = vec![cluster.controller_manager(binaries), cluster.scheduler(binaries)];
         if options.fake_nodes > 0 {
             specs.push(cluster.kwok(binaries));
         }

@@ -2,12 +2,13 @@
 //! every request, and nothing left behind.
 
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use reqwest::Method;
@@ -137,6 +138,44 @@ async fn a_repository_is_pushed_to_and_cloned(rig: &Rig) {
     gitea.api(Method::GET, "/repos/apps/fleet", None).await.unwrap();
 }
 
+async fn a_commit_reaches_the_cluster(rig: &Rig) {
+    let gitea = rig.gitea().unwrap();
+    let url = gitea.create_repo("apps", "delivered").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    git(&["init", "-q", "-b", "main"], folder.path());
+    let object =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: delivered, namespace: default}\ndata: {from: git}\n";
+    std::fs::write(folder.path().join("object.yaml"), object).unwrap();
+    git(&["add", "."], folder.path());
+    git(&["commit", "-q", "-m", "Deliver an object"], folder.path());
+    git(&["push", "-q", &gitea.clone_url_with_token("apps", "delivered"), "main"], folder.path());
+    rig.apply_yaml(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: git, namespace: flux-system}}\n\
+         stringData: {{username: {user}, password: {token}}}\n---\n\
+         apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\n\
+         metadata: {{name: delivered, namespace: flux-system}}\n\
+         spec: {{url: \"{url}\", interval: 1m, ref: {{branch: main}}, secretRef: {{name: git}}}}\n---\n\
+         apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\n\
+         metadata: {{name: delivered, namespace: flux-system}}\n\
+         spec: {{interval: 1m, path: ./, prune: true, sourceRef: {{kind: GitRepository, name: delivered}}}}\n",
+        user = gitea.admin(),
+        token = gitea.token(),
+    ))
+    .await
+    .unwrap();
+    let objects: Api<ConfigMap> = Api::default_namespaced(rig.admin_client());
+    wait_for("commit delivered", || async { objects.get_opt("delivered").await.unwrap() }).await;
+    let events = rig.audit().unwrap();
+    let applied = events.iter().find(|event| {
+        event.is_write()
+            && event
+                .object_ref
+                .as_ref()
+                .is_some_and(|object| object.name == "delivered" && object.resource == "configmaps")
+    });
+    assert_eq!(applied.unwrap().user.username, "kustomize-controller");
+}
+
 async fn pods_of_fake_nodes_become_ready(rig: &Rig) {
     rig.apply_yaml(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: pretender, namespace: default}\nspec:\n  replicas: 2\n  \
@@ -191,6 +230,7 @@ async fn a_rig_gives_what_journeys_need_and_leaves_nothing_behind() {
     volumes_and_snapshots_hold_real_bytes(&rig).await;
     the_csi_driver_fails_on_demand(&rig).await;
     a_repository_is_pushed_to_and_cloned(&rig).await;
+    a_commit_reaches_the_cluster(&rig).await;
     pods_of_fake_nodes_become_ready(&rig).await;
     every_request_is_logged_with_its_user(&rig).await;
     rig.check().unwrap();
@@ -200,4 +240,44 @@ async fn a_rig_gives_what_journeys_need_and_leaves_nothing_behind() {
     println!("rig down: {:.2} s", began.elapsed().as_secs_f64());
     assert_eq!(pids.into_iter().filter(|pid| is_running(*pid)).collect::<Vec<_>>(), Vec::<u32>::new());
     assert!(!dir.exists());
+}
+
+fn windlass_rig(folder: &Path, command: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_windlass-rig")).arg(command).env("TMPDIR", folder).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// All processes that were told about something in `folder`, by their command line.
+fn processes_about(folder: &Path) -> Vec<(u32, String)> {
+    let text = folder.to_str().unwrap();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let lines = pids.filter_map(|pid| Some((pid, std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?)));
+    lines.filter(|(pid, line)| line.contains(text) && is_running(*pid)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_die_with_a_supervisor_that_is_killed() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    if !rig_is_built() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // PostgreSQL runs as somebody else and must get through.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    println!("{}", windlass_rig(folder.path(), "up").trim());
+    assert!(windlass_rig(folder.path(), "env").contains("export KUBECONFIG='"));
+    assert!(processes_about(folder.path()).len() > 5);
+
+    let states = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path().join("state.json"));
+    let state = states.filter_map(|path| std::fs::read(path).ok()).next().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let killed = Command::new("kill").args(["-KILL", &state["pid"].to_string()]).status().unwrap();
+    assert!(killed.success());
+    wait_for("all servers dead", || async { processes_about(folder.path()).is_empty().then_some(()) }).await;
+
+    // The folder could not be removed by the dead; the next command does it.
+    assert_eq!(windlass_rig(folder.path(), "down"), "The rig is down.\n");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
