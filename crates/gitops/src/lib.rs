@@ -4,6 +4,7 @@
 //! reads pinned scalars and changes exactly those, in one commit, pushed without force onto the head it was computed on.
 
 mod error;
+pub mod flux;
 pub mod git;
 
 pub use error::{GitopsError, Mismatch, NotAFile, Result};

@@ -75,7 +75,7 @@ impl Live {
 }
 
 /// The resources we know without asking the API server.
-fn known(object: &ObjectRef) -> Result<ApiResource, FluxError> {
+pub(super) fn known(object: &ObjectRef) -> Result<ApiResource, FluxError> {
     let refuse = |why: String| FluxError::Unsupported { object: object.to_string(), why };
     if object.namespace.is_empty() {
         return Err(refuse("no namespace is named".into()));

@@ -15,6 +15,8 @@ mod live;
 mod pins;
 mod release;
 mod revision;
+#[cfg(test)]
+mod sim_tests;
 mod storage;
 mod template;
 
