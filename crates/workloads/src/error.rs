@@ -47,6 +47,9 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// The process has not chosen a TLS provider.
+    #[error("the HTTP client for health checks cannot be made: no TLS provider is installed in this process")]
+    NoTlsProvider,
     /// The HTTP client for health checks cannot be made.
     #[error("the HTTP client for health checks cannot be made")]
     HttpClient(#[source] reqwest::Error),
@@ -62,7 +65,7 @@ impl Coded for Error {
             Self::CannotStop(_) => "cannot-stop",
             Self::NotADelivery(_) => "unknown-delivery",
             Self::PodInUse { .. } => "pod-in-use",
-            Self::HttpClient(_) => "http-client",
+            Self::NoTlsProvider | Self::HttpClient(_) => "http-client",
         }
     }
 

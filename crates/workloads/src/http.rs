@@ -21,8 +21,11 @@ const ADDRESSES: usize = 16;
 /// A client that neither follows redirects nor uses a proxy: both would ask somebody else.
 ///
 /// # Errors
-/// When the process has no TLS provider, or another thread broke it.
+/// When the process has chosen no TLS provider: reqwest, which always sets TLS up, would panic.
 pub fn client() -> Result<reqwest::Client, Error> {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        return Err(Error::NoTlsProvider);
+    }
     reqwest::Client::builder().redirect(Policy::none()).no_proxy().build().map_err(Error::HttpClient)
 }
 
