@@ -10,6 +10,8 @@ mod control;
 mod driver;
 mod log;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use control::{CallName, Control, FailureCode, Rule};
 pub use log::CallRecord;
