@@ -7,6 +7,7 @@
 pub mod app;
 pub mod csi;
 pub mod kubelet;
+pub mod standins;
 pub mod testbed;
 
 mod apply;

@@ -30,6 +30,18 @@ impl Conditions {
         self.0.retain(|condition| condition.type_ != kind);
     }
 
+    /// Says that something is going on, which ends a stall.
+    pub(super) fn reconciling(&mut self, at: &At, reason: &str, message: &str) {
+        self.remove("Stalled");
+        self.set(at, "Reconciling", "True", reason, message);
+    }
+
+    /// Says that nothing will go on until the spec changes.
+    pub(super) fn stalled(&mut self, at: &At, reason: &str, message: &str) {
+        self.remove("Reconciling");
+        self.set(at, "Stalled", "True", reason, message);
+    }
+
     /// Sets a condition; the time of transition changes only with the status.
     pub(super) fn set(&mut self, at: &At, kind: &str, status: &str, reason: &str, message: &str) {
         let before = self.get(kind).filter(|before| before.status == status);

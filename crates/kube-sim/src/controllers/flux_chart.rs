@@ -126,7 +126,7 @@ impl Charts {
                 let reason = if resource.kind == "HelmChart" { "ChartPullError" } else { "Failed" };
                 state.conditions.set(&at, "Ready", "False", reason, &error.to_string());
                 state.conditions.set(&at, "FetchFailed", "True", reason, &error.to_string());
-                state.conditions.set(&at, "Reconciling", "True", "ProgressingWithRetry", &error.to_string());
+                state.conditions.reconciling(&at, "ProgressingWithRetry", &error.to_string());
                 Err(error)
             }
         };

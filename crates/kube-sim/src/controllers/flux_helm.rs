@@ -135,13 +135,13 @@ async fn release(
     if let Some(what) = unsupported(object, wanted) {
         let why = format!("the stand-in does not know {what}");
         state.conditions.set(&at, "Ready", "False", "Unsupported", &why);
-        state.conditions.set(&at, "Stalled", "True", "Unsupported", &why);
+        state.conditions.stalled(&at, "Unsupported", &why);
         return End::settled(Next::Wait);
     }
     if let Err(error) = apply_chart_template(context, object, wanted, state).await {
         return End::unsettled(Err(error));
     }
-    state.conditions.set(&at, "Reconciling", "True", "Progressing", "Fulfilling prerequisites");
+    state.conditions.reconciling(&at, "Progressing", "Fulfilling prerequisites");
     if let Err(error) = context.write(object, state).await {
         return End::unsettled(Err(error));
     }

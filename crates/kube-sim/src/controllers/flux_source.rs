@@ -89,7 +89,7 @@ async fn reconcile(context: &SourceContext, resource: &ApiResource, seen: &Dynam
             let (reason, message) = ("GitOperationFailed", error.to_string());
             state.conditions.set(&at, "Ready", "False", reason, &message);
             state.conditions.set(&at, "FetchFailed", "True", reason, &message);
-            state.conditions.set(&at, "Reconciling", "True", "ProgressingWithRetry", &message);
+            state.conditions.reconciling(&at, "ProgressingWithRetry", &message);
         }
     }
     write_status(&context.client, resource, &object, MANAGER, &state).await?;

@@ -96,8 +96,7 @@ impl AtomicRelease<'_> {
                 }
                 Decision::MissingRollbackTarget => {
                     let why = "Failed to perform remediation: missing target release for rollback";
-                    status.conditions.set(&self.at(), "Stalled", "True", "MissingRollbackTarget", why);
-                    status.conditions.remove("Reconciling");
+                    status.conditions.stalled(&self.at(), "MissingRollbackTarget", why);
                     return Ok(Outcome::Stalled);
                 }
             };
@@ -134,8 +133,7 @@ impl AtomicRelease<'_> {
         let action = status.last_attempted_release_action.clone().unwrap_or_default();
         let failures = Active::of(self.spec, status).map_or(0, |active| active.failures());
         let why = format!("Failed to {action} after {failures} attempt(s)");
-        status.conditions.set(&self.at(), "Stalled", "True", "RetriesExceeded", &why);
-        status.conditions.remove("Reconciling");
+        status.conditions.stalled(&self.at(), "RetriesExceeded", &why);
     }
 
     /// A second action of a kind is due: not in this reconcile.
@@ -165,13 +163,13 @@ impl AtomicRelease<'_> {
 
     fn retry_after(&self, status: &mut HelmReleaseStatus, interval: Duration) -> Outcome {
         let message = format!("retrying after {interval:?}");
-        status.conditions.set(&self.at(), "Reconciling", "True", "ProgressingWithRetry", &message);
+        status.conditions.reconciling(&self.at(), "ProgressingWithRetry", &message);
         Outcome::RetryAfter(interval)
     }
 
     fn again(&self, status: &mut HelmReleaseStatus) -> Outcome {
         let message = status.conditions.get("Ready").map(|ready| ready.message.clone()).unwrap_or_default();
-        status.conditions.set(&self.at(), "Reconciling", "True", "ProgressingWithRetry", &message);
+        status.conditions.reconciling(&self.at(), "ProgressingWithRetry", &message);
         Outcome::Again
     }
 
@@ -184,7 +182,7 @@ impl AtomicRelease<'_> {
         };
         let message = format!("Running '{}' action with timeout of {:?}", step.name(), self.timeout(action));
         let at = self.at();
-        status.conditions.set(&at, "Reconciling", "True", "Progressing", &message);
+        status.conditions.reconciling(&at, "Progressing", &message);
         if step.kind() == StepKind::Release {
             status.conditions.set(&at, "Ready", "Unknown", "Progressing", &message);
         }

@@ -20,29 +20,32 @@ const SLACK: Duration = Duration::from_secs(30);
 /// Runs the helm binary, one process per action; a dropped action kills it.
 #[derive(Debug, Clone)]
 pub struct HelmCli {
-    binary: PathBuf,
+    command: Vec<String>,
     kubeconfig: PathBuf,
     work: PathBuf,
 }
 
 impl HelmCli {
+    /// `command` is helm, or a program that runs helm, with its first arguments. A dropped action kills it; that helm also
+    /// ends when this process is killed is for the command to see to.
+    ///
     /// `labeller` is a command that calls [`HelmCli::add_labels`] on its standard input with the `key=value` arguments it
     /// is given: Helm takes post-renderers only as plugins, which are programs. `work` is a folder for temporary files.
     ///
     /// # Errors
     /// When the plugin cannot be written below `work`.
-    pub fn new(binary: PathBuf, kubeconfig: PathBuf, work: PathBuf, labeller: &[String]) -> std::io::Result<Self> {
+    pub fn new(command: Vec<String>, kubeconfig: PathBuf, work: PathBuf, labeller: &[String]) -> std::io::Result<Self> {
         let plugin = work.join("plugins").join(PLUGIN);
         fs::create_dir_all(&plugin)?;
         fs::create_dir_all(work.join("actions"))?;
-        let (command, args) = labeller.split_first().ok_or_else(|| std::io::Error::other("no labeller command"))?;
+        let (labeller, args) = labeller.split_first().ok_or_else(|| std::io::Error::other("no labeller command"))?;
         let descriptor = serde_json::json!({
             "apiVersion": "v1", "type": "postrenderer/v1", "name": PLUGIN, "version": "0.1.0", "runtime": "subprocess",
-            "runtimeConfig": { "platformCommand": [{ "command": command, "args": args }] },
+            "runtimeConfig": { "platformCommand": [{ "command": labeller, "args": args }] },
         });
         // JSON is YAML.
         fs::write(plugin.join("plugin.yaml"), descriptor.to_string())?;
-        Ok(Self { binary, kubeconfig, work })
+        Ok(Self { command, kubeconfig, work })
     }
 
     /// Adds labels to the metadata of every object in a stream of YAML documents.
@@ -71,7 +74,9 @@ impl HelmCli {
     }
 
     async fn run(&self, args: &[String], timeout: Duration) -> Result<(), String> {
-        let running = Command::new(&self.binary)
+        let (program, first) = self.command.split_first().ok_or_else(|| "no helm command".to_owned())?;
+        let running = Command::new(program)
+            .args(first)
             .args(args)
             .arg("--timeout")
             .arg(format!("{}ms", timeout.as_millis()))
@@ -86,11 +91,13 @@ impl HelmCli {
         let output = tokio::time::timeout(timeout + SLACK, running)
             .await
             .map_err(|_| format!("helm did not end within {:?}", timeout + SLACK))?
-            .map_err(|error| format!("running {}: {error}", self.binary.display()))?;
+            .map_err(|error| format!("running {program}: {error}"))?;
         if output.status.success() {
             return Ok(());
         }
-        Err(String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("Error: ").to_owned())
+        let said = String::from_utf8_lossy(&output.stderr);
+        // Its log comes first.
+        Err(said.rsplit_once("Error: ").map_or(&*said, |(_, error)| error).trim().to_owned())
     }
 }
 

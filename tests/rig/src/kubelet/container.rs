@@ -181,6 +181,7 @@ async fn start_and_supervise(pod: &PodContext, container: &Container, kind: Kind
         dir: launch.dir.clone(),
     };
     let output = launch.output.clone();
+    let output_from = std::fs::metadata(&output).map_or(0, |file| file.len());
     let log = &pod.context.log;
     log.write(&entry(pod, container, Event::Starting));
     let since: Time = Timestamp::now().into();
@@ -209,7 +210,7 @@ async fn start_and_supervise(pod: &PodContext, container: &Container, kind: Kind
     log.write(&Entry { exit_code: Some(code), ..entry(pod, container, Event::Stopped) });
     let message = failure.or_else(|| {
         let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        (code != 0 && from_log).then(|| tail(&output))
+        (code != 0 && from_log).then(|| tail(&output, output_from))
     });
     set_ended(pod, container, kind, &since, code, if code == 0 { "Completed" } else { "Error" }, message);
     code
@@ -308,9 +309,9 @@ pub(super) fn grace(pod: &Pod) -> Duration {
     Duration::from_secs(seconds.map_or(30, |seconds| u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// The end of the container's output.
-fn tail(path: &std::path::Path) -> String {
+/// The end of what this run of the container wrote.
+fn tail(path: &std::path::Path, from: u64) -> String {
     let text = std::fs::read(path).unwrap_or_default();
-    let from = text.len().saturating_sub(1024);
+    let from = usize::try_from(from).unwrap_or(0).min(text.len()).max(text.len().saturating_sub(2048));
     String::from_utf8_lossy(text.split_at(from).1).into_owned()
 }

@@ -71,7 +71,7 @@ pub struct KubeletArgs {
     pub crash_backoff_max_ms: u64,
     /// How often to look again until a container is ready for the first time, in milliseconds, where the probe's own period
     /// is longer. Once ready, and for startup and liveness probes, the periods hold as declared.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 25)]
     pub first_ready_poll_ms: u64,
 }
 

@@ -208,7 +208,7 @@ pub(super) fn mount(
     wanted.sort_by_key(|mount| mount.mount_path.len());
     for mount in wanted {
         let volume = volumes.directories.get(&mount.name).ok_or_else(|| format!("no volume {}", mount.name))?;
-        let target = volume.join(mount.sub_path.as_deref().unwrap_or(""));
+        let target = mount.sub_path.as_ref().map_or_else(|| volume.clone(), |inside| volume.join(inside));
         let link = root.join(mount.mount_path.trim_start_matches('/'));
         let made = (|| {
             if mount.sub_path.is_some() && !target.exists() {
