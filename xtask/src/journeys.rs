@@ -45,6 +45,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "--package",
         "windlass-rig",
         "--package",
+        "windlass-operator",
+        "--package",
         "windlass-journeys",
     ]))?;
     let mut command =

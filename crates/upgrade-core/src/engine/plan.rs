@@ -232,15 +232,28 @@ impl Plan {
         Ok(())
     }
 
-    /// The hash is taken over sorted JSON, so that it survives a store that reorders keys.
+    /// The hash is taken over sorted JSON without nulls, so that it survives a store that reorders keys or drops nulls, as
+    /// JSON merge patches do.
     fn content_hash(&self) -> String {
         let mut content = serde_json::to_value(self).unwrap_or_default();
         if let Some(fields) = content.as_object_mut() {
             fields.remove("hash");
         }
+        drop_nulls(&mut content);
         content.sort_all_objects();
         let digest = Sha256::digest(content.to_string().as_bytes());
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 

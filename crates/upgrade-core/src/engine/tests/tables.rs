@@ -219,6 +219,14 @@ fn a_plan_that_was_altered_or_made_by_another_engine_is_not_continued() {
 }
 
 #[test]
+fn a_plan_survives_a_store_that_drops_nulls() {
+    let with_nulls = json!({"a": null, "b": [{"c": null, "d": 1}]});
+    let mut plan = Plan::new("warehouse", "op", with_nulls, plan(1, None).steps).unwrap();
+    plan.inputs = json!({"b": [{"d": 1}]});
+    assert_eq!(plan.verify(), Ok(()));
+}
+
+#[test]
 fn a_plan_that_could_outgrow_its_store_is_refused_up_front() {
     let steps = (0..60).map(|at| Step::new(at.to_string(), "x", json!({}), SignedDuration::from_secs(1))).collect();
     assert!(matches!(Plan::new("warehouse", "op", json!({}), steps), Err(PlanError::TooLarge { .. })));

@@ -1,0 +1,307 @@
+//! The apps of the journeys, as their owners would write them.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use windlass_api::ManagedApp;
+
+use crate::repo::Repo;
+use crate::world::{World, wait};
+
+/// An app with its repository.
+pub(crate) struct App {
+    /// Namespace and name of everything of it.
+    pub(crate) name: String,
+    pub(crate) repo: Repo,
+    /// The file that carries the version.
+    pub(crate) path: String,
+    /// Claims that hold its data.
+    pub(crate) claims: Vec<String>,
+    pub(crate) url: String,
+}
+
+/// How an app differs from the ordinary one.
+pub(crate) struct Shape {
+    pub(crate) version: &'static str,
+    pub(crate) soak: &'static str,
+    pub(crate) timeout: &'static str,
+    /// Snapshot class, where not the default.
+    pub(crate) class: Option<&'static str>,
+    pub(crate) snapshot_deadline: &'static str,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { version: "1.0.0", soak: "1s", timeout: "60s", class: None, snapshot_deadline: "60s" }
+    }
+}
+
+fn deployment(name: &str, version: &str) -> String {
+    format!(
+        r#"# The app {name}: its comments and its order are somebody's work.
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: notes
+  namespace: {name}
+spec:
+  strategy: {{type: Recreate}}
+  selector:
+    matchLabels: {{app: notes}}
+  template:
+    metadata:
+      labels: {{app: notes}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+        - name: notes
+          image: "registry.test/notes:{version}"  # the version
+          ports: [{{containerPort: 8080}}]
+          env:
+            - {{name: DATA_DIR, value: /data}}
+          readinessProbe:
+            httpGet: {{path: /healthz, port: 8080}}
+            periodSeconds: 1
+          volumeMounts:
+            - {{name: data, mountPath: /data}}
+      volumes:
+        - name: data
+          persistentVolumeClaim: {{claimName: notes-data}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: notes-data
+  namespace: {name}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {{requests: {{storage: 16Mi}}}}
+"#
+    )
+}
+
+/// Credentials of the Git host, for Flux and for us.
+fn secrets(world: &World, name: &str) -> anyhow::Result<String> {
+    let git = world.rig.gitea()?;
+    let (user, token) = (git.admin(), git.token());
+    Ok(format!(
+        r"apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}-git, namespace: flux-system}}
+stringData: {{username: {user}, password: {token}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: git-write, namespace: {name}}}
+stringData: {{username: {user}, password: {token}}}
+"
+    ))
+}
+
+fn flux(name: &str, url: &str, path: &str) -> String {
+    format!(
+        r"apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata: {{name: {name}, namespace: flux-system}}
+spec:
+  interval: 1m
+  url: {url}
+  ref: {{branch: main}}
+  secretRef: {{name: {name}-git}}
+---
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {{name: {name}, namespace: flux-system}}
+spec:
+  interval: 1m
+  path: {path}
+  prune: true
+  wait: true
+  timeout: 1m
+  sourceRef: {{kind: GitRepository, name: {name}}}
+"
+    )
+}
+
+impl World {
+    /// A Deployment with a claim, delivered by a Kustomization.
+    pub(crate) async fn manifests_app(&self, name: &str, shape: Shape) -> anyhow::Result<App> {
+        let path = "apps/notes/notes.yaml".to_owned();
+        let files = vec![(path.clone(), deployment(name, shape.version))];
+        let app = self.deliver(name, path, files, "./apps/notes", vec!["notes-data".into()]).await?;
+        let pins = json!([{
+            "component": "image/notes", "repository": "apps", "path": app.path, "object": "Deployment/notes",
+            "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
+        }]);
+        let delivery = json!([{"kind": "Kustomization", "name": name, "namespace": "flux-system"}]);
+        self.manage(&app, &shape, delivery, pins).await?;
+        self.wait_ready(name, shape.version, 1).await?;
+        self.wait_delivered(name).await?;
+        Ok(app)
+    }
+
+    /// A StatefulSet of two with claim templates, delivered by a HelmRelease below a Kustomization; the chart omits `replicas`.
+    pub(crate) async fn release_app(&self, name: &str, shape: Shape) -> anyhow::Result<App> {
+        self.publish_charts(name)?;
+        let path = "apps/notes/release.yaml".to_owned();
+        let release = format!(
+            r#"apiVersion: source.toolkit.fluxcd.io/v1
+kind: HelmRepository
+metadata:
+  name: charts
+  namespace: {name}
+spec:
+  interval: 1m
+  url: https://charts.test/{name}
+---
+# The release. Chart and image move together.
+apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata:
+  name: notes
+  namespace: {name}
+spec:
+  interval: 1m
+  timeout: 30s
+  chart:
+    spec:
+      chart: notes
+      version: {version} # the chart
+      sourceRef: {{kind: HelmRepository, name: charts}}
+  upgrade:
+    strategy: {{name: RetryOnFailure}}
+  values:
+    image:
+      repository: registry.test/notes
+      tag: "{version}"  # the image
+"#,
+            version = shape.version
+        );
+        let files = vec![(path.clone(), release)];
+        let claims = vec!["data-notes-0".to_owned(), "data-notes-1".to_owned()];
+        let app = self.deliver(name, path, files, "./apps/notes", claims).await?;
+        let pin = |component: &str, field: &str| {
+            json!({"component": component, "repository": "apps", "path": app.path, "object": "HelmRelease/notes", "field": field})
+        };
+        let pins = json!([pin("chart", "spec.chart.spec.version"), pin("image/notes", "spec.values.image.tag")]);
+        self.wait_statefulset(name).await?;
+        self.manage(&app, &shape, json!([{"kind": "HelmRelease", "name": "notes"}]), pins).await?;
+        self.wait_ready(name, shape.version, 2).await?;
+        self.wait_delivered(name).await?;
+        Ok(app)
+    }
+
+    /// The chart omits `replicas`, so that somebody has to have scaled it to two.
+    async fn wait_statefulset(&self, namespace: &str) -> anyhow::Result<()> {
+        let api = self.dynamic("apps", "v1", "StatefulSet", namespace).await?;
+        wait("the StatefulSet", Duration::from_secs(60), || async { Ok(api.get_opt("notes").await?.is_some()) }).await?;
+        let scale = Patch::Merge(json!({"spec": {"replicas": 2}}));
+        api.patch_scale("notes", &PatchParams::default(), &scale).await?;
+        Ok(())
+    }
+
+    fn publish_charts(&self, name: &str) -> anyhow::Result<()> {
+        let folder = self.rig.dir().join("source-controller/charts/charts.test").join(name);
+        for version in ["1.0.0", "1.1.0", "1.2.0", "2.0.0", "3.0.0", "4.0.0"] {
+            let chart = folder.join(format!("notes-{version}"));
+            std::fs::create_dir_all(chart.join("templates"))?;
+            std::fs::write(chart.join("Chart.yaml"), format!("apiVersion: v2\nname: notes\nversion: {version}\n"))?;
+            std::fs::write(chart.join("values.yaml"), "image: {repository: registry.test/notes, tag: 1.0.0}\n")?;
+            std::fs::write(chart.join("templates/statefulset.yaml"), STATEFULSET)?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(
+        &self,
+        name: &str,
+        path: String,
+        files: Vec<(String, String)>,
+        folder: &str,
+        claims: Vec<String>,
+    ) -> anyhow::Result<App> {
+        let git = self.rig.gitea()?;
+        let url = git.create_repo("team", name).await?;
+        let repo = Repo::create(&git.clone_url_with_token("team", name), &files)?;
+        self.rig.apply_yaml(&secrets(self, name)?).await?;
+        self.rig.apply_yaml(&flux(name, &url, folder)).await?;
+        Ok(App { name: name.into(), repo, path, claims, url })
+    }
+
+    async fn manage(
+        &self,
+        app: &App,
+        shape: &Shape,
+        delivery: serde_json::Value,
+        pins: serde_json::Value,
+    ) -> anyhow::Result<()> {
+        let manifest = json!({
+            "apiVersion": "upgrades.windlass.dev/v1alpha1", "kind": "ManagedApp",
+            "metadata": {"name": "notes", "namespace": app.name},
+            "spec": {
+                "delivery": {"flux": {"objects": delivery}},
+                "git": {
+                    "repositories": [{
+                        "name": "apps", "url": app.url, "branch": "main", "paths": ["apps/notes/"],
+                        "secretRef": {"name": "git-write"},
+                    }],
+                    "pins": pins,
+                },
+                "snapshots": {"className": shape.class, "deadline": shape.snapshot_deadline},
+                "health": {"timeout": shape.timeout, "soak": shape.soak},
+            },
+        });
+        let managed: ManagedApp = serde_json::from_value(manifest).context("the ManagedApp")?;
+        self.rig.apply_yaml(&serde_yaml_ng::to_string(&managed)?).await
+    }
+
+    /// Waits until the Kustomization is Ready: a person would not begin before.
+    async fn wait_delivered(&self, name: &str) -> anyhow::Result<()> {
+        let api = self.dynamic("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system").await?;
+        wait("the Kustomization to be Ready", Duration::from_secs(60), || async {
+            let conditions = self.field(&api, name, "/status/conditions").await?;
+            let ready = |one: &serde_json::Value| one["type"] == "Ready" && one["status"] == "True";
+            Ok(conditions.as_array().is_some_and(|all| all.iter().any(ready)))
+        })
+        .await
+    }
+}
+
+const STATEFULSET: &str = r#"apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: notes
+spec:
+  serviceName: notes
+  podManagementPolicy: Parallel
+  selector:
+    matchLabels: {app: notes}
+  template:
+    metadata:
+      labels: {app: notes}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+        - name: notes
+          image: "{{ .Values.image.repository }}:{{ .Values.image.tag }}"
+          ports: [{containerPort: 8080}]
+          env:
+            - {name: DATA_DIR, value: /data}
+          readinessProbe:
+            httpGet: {path: /healthz, port: 8080}
+            periodSeconds: 1
+          volumeMounts:
+            - {name: data, mountPath: /data}
+  volumeClaimTemplates:
+    - metadata:
+        name: data
+      spec:
+        accessModes: [ReadWriteOnce]
+        resources: {requests: {storage: 16Mi}}
+"#;

@@ -1,0 +1,31 @@
+//! The list of journeys.
+
+mod checks;
+mod failing;
+mod succeeding;
+
+use futures::future::LocalBoxFuture;
+
+use crate::world::World;
+
+/// One journey: what it is called, and what is done and seen.
+pub(crate) struct Journey {
+    pub(crate) name: &'static str,
+    pub(crate) run: for<'a> fn(&'a World) -> LocalBoxFuture<'a, anyhow::Result<String>>,
+}
+
+macro_rules! journey {
+    ($name:literal, $path:path) => {
+        Journey { name: $name, run: |world| Box::pin($path(world)) }
+    };
+}
+
+/// All of them, in the order they are run.
+pub(crate) const ALL: &[Journey] = &[
+    journey!("01-deployment-by-kustomization", succeeding::deployment),
+    journey!("02-statefulset-by-helmrelease", succeeding::statefulset),
+    journey!("03-never-ready-is-rolled-back", failing::never_ready),
+    journey!("04-a-person-rolls-back", succeeding::a_person_rolls_back),
+    journey!("05-a-snapshot-never-gets-ready", failing::snapshot_never_ready),
+    journey!("08-dry-run-changes-nothing", succeeding::dry_run),
+];

@@ -1,0 +1,127 @@
+//! Upgrades that succeed, and what a person may do afterwards.
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+use windlass_api::{Outcome, RollbackData, RollbackTo};
+
+use super::checks::same;
+use crate::fixture::Shape;
+use crate::request::{durations, expect, rollback_spec, upgrade_spec};
+use crate::world::World;
+use crate::writer::{Writer, address, records};
+
+/// Deployment and claim by a Kustomization: one changed line, and success only once the new version's process runs.
+pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j01", Shape::default()).await?;
+    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
+    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    writer.reaches(50).await?;
+    let commits = app.repo.commits()?;
+    world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
+    let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
+    let running = world.ready_pods(&app.name).await?;
+    expect(&status, Outcome::Succeeded)?;
+    ensure!(running.len() == 1 && running[0].1.ends_with(":1.1.0"), "success was reported while {running:?} ran");
+    let acknowledged = writer.refused().await?;
+    ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
+    let numstat = app.repo.numstat("HEAD")?;
+    ensure!(numstat == format!("1 1 {}", app.path), "numstat: {numstat}");
+    let kept = records(&address(world, &app.name, &running[0].0).await?).await?;
+    same("records", &kept["count"], &json!(acknowledged))?;
+    world.nothing_is_left(&app, &status).await?;
+    Ok(format!("{}; acknowledged before stop: {acknowledged}, lost: 0; numstat {numstat}", durations(&status)))
+}
+
+/// StatefulSet of two by a HelmRelease: chart and image in one commit, and replicas back although the chart omits them.
+pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
+    let app = world.release_app("j02", Shape::default()).await?;
+    let commits = app.repo.commits()?;
+    let spec = upgrade_spec("notes", &[("chart", "1.1.0"), ("image/notes", "1.1.0")]);
+    world.ask_upgrade(&app.name, "to-1.1.0", spec).await?;
+    let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
+    expect(&status, Outcome::Succeeded)?;
+    let running = world.ready_pods(&app.name).await?;
+    ensure!(running.len() == 2 && running.iter().all(|(_, image)| image.ends_with(":1.1.0")), "{running:?}");
+    ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
+    let numstat = app.repo.numstat("HEAD")?;
+    ensure!(numstat == format!("2 2 {}", app.path), "numstat: {numstat}");
+    world.nothing_is_left(&app, &status).await?;
+    Ok(format!("{}; numstat {numstat}", durations(&status)))
+}
+
+/// After a success: with the data restored (the loss is stated first), and with the data kept.
+pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j04", Shape::default()).await?;
+    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
+    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    writer.reaches(20).await?;
+    let before = writer.stop().await?;
+    world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
+    let upgraded = world.upgrade_ended(&app.name, "to-1.1.0").await?;
+    expect(&upgraded, Outcome::Succeeded)?;
+    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
+    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    writer.reaches(20).await?;
+    let after = writer.stop().await?;
+
+    // Without saying that the loss was seen, it is stated and refused.
+    let to = RollbackTo { upgrade_request: Some("to-1.1.0".into()), restore_point: None };
+    let spec = rollback_spec("notes", to.clone(), RollbackData::Restore);
+    world.ask_rollback(&app.name, "unacknowledged", spec.clone()).await?;
+    let refused = world.rollback_ended(&app.name, "unacknowledged").await?;
+    expect(&refused, Outcome::Refused)?;
+    let message = refused.message.unwrap_or_default();
+    ensure!(message.contains("loss-not-acknowledged") && message.contains("is lost"), "{message}");
+
+    let mut acknowledged = spec;
+    let point = upgraded.restore_point.clone().context("no restore point")?;
+    let points: kube::Api<windlass_api::RestorePoint> = kube::Api::namespaced(world.client.clone(), &app.name);
+    acknowledged.acknowledge_loss_since = points.get(&point).await?.spec.taken_at;
+    world.ask_rollback(&app.name, "with-data", acknowledged).await?;
+    let restored = world.rollback_ended(&app.name, "with-data").await?;
+    expect(&restored, Outcome::Succeeded)?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
+    let kept = records(&address(world, &app.name, &pod).await?).await?;
+    same("records after the restore", &kept["count"], &json!(before))?;
+    world.nothing_is_left(&app, &restored).await?;
+
+    // Up again to another version, and back with the data kept.
+    world.ask_upgrade(&app.name, "to-1.2.0", upgrade_spec("notes", &[("image/notes", "1.2.0")])).await?;
+    expect(&world.upgrade_ended(&app.name, "to-1.2.0").await?, Outcome::Succeeded)?;
+    let to = RollbackTo { upgrade_request: Some("to-1.2.0".into()), restore_point: None };
+    world.ask_rollback(&app.name, "keeping", rollback_spec("notes", to, RollbackData::Keep)).await?;
+    let back = world.rollback_ended(&app.name, "keeping").await?;
+    expect(&back, Outcome::Succeeded)?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    world.nothing_is_left(&app, &back).await?;
+    let blocked = world.blocked(&app).await?;
+    ensure!(blocked == ["image/notes 1.1.0", "image/notes 1.2.0"], "blocked: {blocked:?}");
+    Ok(format!("with data: {}, {after} later writes given up knowingly; keeping: {}", durations(&restored), durations(&back)))
+}
+
+/// A dry run: by the audit log only the request, its events and the lease were written; the branch is where it was.
+pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j08", Shape::default()).await?;
+    let head = app.repo.git(&["ls-remote", "origin", "refs/heads/main"])?;
+    let before = world.rig.audit()?.len();
+    let mut spec = upgrade_spec("notes", &[("image/notes", "1.1.0")]);
+    spec.dry_run = Some(true);
+    world.ask_upgrade(&app.name, "plan", spec).await?;
+    let status = world.upgrade_ended(&app.name, "plan").await?;
+    expect(&status, Outcome::Planned)?;
+    let steps = status.plan.as_ref().and_then(|plan| plan["steps"].as_array()).map_or(0, Vec::len);
+    ensure!(steps > 10, "the plan has {steps} steps");
+    let written: Vec<String> = world.rig.audit()?[before..]
+        .iter()
+        .filter(|event| event.user.username == crate::world::OPERATOR_USER && event.is_write())
+        .filter_map(windlass_rig::AuditEvent::resource)
+        .filter(|resource| {
+            let allowed = ["upgraderequests", "events", "leases", "selfsubjectaccessreviews"];
+            !allowed.iter().any(|one| resource.starts_with(one) || resource.contains(&format!("{one}.")) || resource.ends_with(one))
+        })
+        .collect();
+    ensure!(written.is_empty(), "a dry run wrote {written:?}");
+    ensure!(app.repo.git(&["ls-remote", "origin", "refs/heads/main"])? == head, "a dry run moved the branch");
+    Ok(format!("{steps} steps planned, nothing changed"))
+}

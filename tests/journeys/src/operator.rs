@@ -1,0 +1,88 @@
+//! The operator as a child process, so that it can be killed.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use windlass_rig::{Rig, free_port};
+
+use crate::world::{OPERATOR_USER, SYSTEM};
+
+/// Starts, kills and restarts the operator.
+pub(crate) struct Operator {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    log: PathBuf,
+    cache: PathBuf,
+    port: u16,
+    child: Mutex<Option<Child>>,
+}
+
+impl Operator {
+    pub(crate) fn new(rig: &Rig) -> anyhow::Result<Self> {
+        let mine = std::env::current_exe()?;
+        let program = mine.with_file_name("windlass-operator");
+        anyhow::ensure!(program.is_file(), "{} is not built: cargo build -p windlass-operator", program.display());
+        Ok(Self {
+            program,
+            kubeconfig: rig.kubeconfig_for(OPERATOR_USER)?,
+            log: rig.dir().join("logs/windlass-operator.log"),
+            cache: rig.dir().join("windlass-git"),
+            port: free_port()?,
+            child: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn start(&self) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        // It must not outlive the tests. The parent is the process, and this thread lives as long as it does.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .args(["--namespace", SYSTEM, "--lease-seconds", "5", "--log", "info,windlass_operator=debug"])
+            .arg(format!("--listen=127.0.0.1:{}", self.port))
+            .arg(format!("--git-cache={}", self.cache.display()))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .context("starting the operator")?;
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        Ok(())
+    }
+
+    /// SIGKILL: what it was doing is cut off.
+    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn is_ready(&self) -> bool {
+        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let client = reqwest::Client::builder().no_proxy().build();
+        match client {
+            Ok(client) => client.get(url).send().await.is_ok_and(|answer| answer.status().is_success()),
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn log_tail(&self, lines: usize) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}

@@ -1,0 +1,179 @@
+//! The world of the journeys: a rig, the product installed on it as a person would, and ways to look at everything.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, ResourceExt, discovery};
+use serde_json::Value;
+use windlass_rig::{Options, Rig, User};
+
+use crate::operator::Operator;
+
+/// The identity of the operator: what its roles say and nothing else.
+pub(crate) const OPERATOR_USER: &str = "windlass";
+/// Its namespace.
+pub(crate) const SYSTEM: &str = "windlass-system";
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) rig: Rig,
+    pub(crate) client: Client,
+    pub(crate) operator: Operator,
+}
+
+impl World {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let options = Options { users: vec![User::new(OPERATOR_USER, &[])], ..Options::default() };
+        let rig = Rig::start(options).await?;
+        let client = rig.admin_client();
+        let crds: Vec<String> =
+            windlass_api::crds().iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
+        rig.apply_yaml(&crds.join("---\n")).await.context("applying our CRDs")?;
+        rig.apply_yaml(&install_yaml()?).await.context("installing the operator's rights")?;
+        let operator = Operator::new(&rig)?;
+        operator.start()?;
+        let world = Self { rig, client, operator };
+        wait("the operator to be ready", Duration::from_secs(30), || async { Ok(world.operator.is_ready().await) }).await?;
+        Ok(world)
+    }
+
+    /// Objects of any kind.
+    pub(crate) async fn dynamic(&self, group: &str, version: &str, kind: &str, namespace: &str) -> anyhow::Result<Api<DynamicObject>> {
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        let (resource, _) = discovery::pinned_kind(&self.client, &gvk).await?;
+        Ok(Api::namespaced_with(self.client.clone(), namespace, &resource))
+    }
+
+    /// All bytes of a claim's volume, by file.
+    pub(crate) async fn volume_files(&self, namespace: &str, claim: &str) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+        let folder = self.volume_folder(namespace, claim).await?;
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            // The lock of the running process is not data.
+            if entry.file_type()?.is_file() && !name.contains("lock") {
+                files.insert(name, std::fs::read(entry.path())?);
+            }
+        }
+        Ok(files)
+    }
+
+    pub(crate) async fn volume_folder(&self, namespace: &str, claim: &str) -> anyhow::Result<PathBuf> {
+        let volume = self.volume_of(namespace, claim).await?;
+        let handle = volume.spec.and_then(|spec| spec.csi).context("no CSI volume")?.volume_handle;
+        Ok(self.rig.volumes_dir().join(handle))
+    }
+
+    pub(crate) async fn volume_of(&self, namespace: &str, claim: &str) -> anyhow::Result<PersistentVolume> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let found = claims.get(claim).await?;
+        let name = found.spec.and_then(|spec| spec.volume_name).context("the claim is not bound")?;
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        Ok(volumes.get(&name).await?)
+    }
+
+    /// Pods of the app that are ready, with their image.
+    pub(crate) async fn ready_pods(&self, namespace: &str) -> anyhow::Result<Vec<(String, String)>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let found = pods.list(&ListParams::default()).await?;
+        Ok(found
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter(|pod| {
+                let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+                conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True")
+            })
+            .map(|pod| {
+                let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.clone());
+                (pod.name_any(), image.unwrap_or_default())
+            })
+            .collect())
+    }
+
+    pub(crate) async fn wait_ready(&self, namespace: &str, tag: &str, pods: usize) -> anyhow::Result<()> {
+        wait(&format!("{pods} ready pods of {tag} in {namespace}"), Duration::from_secs(60), || async {
+            let ready = self.ready_pods(namespace).await?;
+            Ok(ready.len() == pods && ready.iter().all(|(_, image)| image.ends_with(&format!(":{tag}"))))
+        })
+        .await
+    }
+
+    /// A field of an object as JSON; `Null` when either is missing.
+    pub(crate) async fn field(&self, api: &Api<DynamicObject>, name: &str, pointer: &str) -> anyhow::Result<Value> {
+        let Some(found) = api.get_opt(name).await? else { return Ok(Value::Null) };
+        Ok(serde_json::to_value(&found)?.pointer(pointer).cloned().unwrap_or_default())
+    }
+
+    /// What helps to understand a failure.
+    pub(crate) async fn explain(&self) {
+        let log = self.operator.log_tail(6);
+        println!("--- the operator's last lines\n{log}");
+        for kind in ["UpgradeRequest", "RollbackRequest"] {
+            let gvk = GroupVersionKind::gvk(windlass_api::GROUP, windlass_api::VERSION, kind);
+            let Ok((resource, _)) = discovery::pinned_kind(&self.client, &gvk).await else { continue };
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            let Ok(found) = api.list(&ListParams::default()).await else { continue };
+            for request in found {
+                let status = request.data.get("status").cloned().unwrap_or_default();
+                println!(
+                    "--- {kind} {}/{}: {} {} {}",
+                    request.namespace().unwrap_or_default(),
+                    request.name_any(),
+                    status["phase"],
+                    status["message"],
+                    status["leftovers"],
+                );
+            }
+        }
+    }
+}
+
+/// What `deploy/manifests` installs, for the rig's user in place of a service account.
+fn install_yaml() -> anyhow::Result<String> {
+    let [cluster_role, role] = windlass_operator::rbac::roles(SYSTEM);
+    let subject = serde_json::json!([{"kind": "User", "name": OPERATOR_USER, "apiGroup": "rbac.authorization.k8s.io"}]);
+    let reference = |kind: &str| {
+        serde_json::json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "windlass-operator"})
+    };
+    let documents = [
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
+        cluster_role,
+        role,
+        serde_json::json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "windlass-operator"}, "subjects": subject, "roleRef": reference("ClusterRole"),
+        }),
+        serde_json::json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "windlass-operator", "namespace": SYSTEM}, "subjects": subject, "roleRef": reference("Role"),
+        }),
+    ];
+    let texts: Vec<String> = documents.iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
+    Ok(texts.join("---\n"))
+}
+
+/// Asks again and again until the answer is yes. Errors: it was not yes in time, or asking failed to the end.
+pub(crate) async fn wait<F, Fut>(what: &str, patience: Duration, ask: F) -> anyhow::Result<()>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = anyhow::Result<bool>>,
+{
+    let began = Instant::now();
+    loop {
+        let last = match ask().await {
+            Ok(true) => return Ok(()),
+            Ok(false) => String::new(),
+            Err(error) => format!(": {error:#}"),
+        };
+        if began.elapsed() > patience {
+            bail!("waited {:.0} s for {what}{last}", patience.as_secs_f64());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
