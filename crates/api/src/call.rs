@@ -223,8 +223,8 @@ fn kind_of(status: &kube::core::Status) -> Kind {
         403 if status.message.contains("exceeded quota") => Kind::Quota,
         403 => Kind::Forbidden,
         429 => Kind::Throttled,
-        // A failed test of a JSON patch has no reason of its own: an invalid object always has causes.
-        422 if status.reason != "Invalid" || status.message.contains("testing ") => Kind::Conflict,
+        // A JSON patch whose test failed is `Invalid` like an object that is, but names no cause; such an object always does.
+        422 if status.details.as_ref().is_none_or(|details| details.causes.is_empty()) => Kind::Conflict,
         408 | 500.. => Kind::Unavailable,
         400.. => Kind::Invalid,
         // The server always says a code; without one nothing is known.
@@ -266,8 +266,13 @@ mod tests {
             (404, "Failed to parse error data", "404 page not found", "api-not-found", false),
             (409, "Conflict", "the object has been modified", "changed-meanwhile", true),
             (409, "AlreadyExists", "", "already-exists", false),
-            (422, "", "the server rejected our request", "changed-meanwhile", true),
-            (422, "Invalid", "spec.x: Required value", "api-invalid", false),
+            (
+                422,
+                "Invalid",
+                "the server rejected our request due to an error in our request",
+                "changed-meanwhile",
+                true,
+            ),
             (403, "Forbidden", "exceeded quota: q, requested: count/volumesnapshots=1", "quota-exceeded", false),
             (403, "Forbidden", "User cannot", "api-forbidden", false),
             (429, "TooManyRequests", "", "api-throttled", true),
@@ -277,6 +282,17 @@ mod tests {
             let error = refused(code, reason, message);
             assert_eq!((error.code(), error.is_retryable()), (expected, retryable), "{code} {reason} {message}");
         }
+    }
+
+    #[test]
+    fn an_invalid_object_is_no_conflict() {
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "status": "Failure", "code": 422, "reason": "Invalid", "message": "spec.x: Required value",
+            "details": { "causes": [{ "reason": "FieldValueRequired", "message": "Required value", "field": "spec.x" }] }
+        }))
+        .unwrap();
+        let error = CallError::on::<PersistentVolume>("create", "", "pv-1")(kube::Error::Api(status.boxed()));
+        assert_eq!((error.code(), error.is_retryable()), ("api-invalid", false));
     }
 
     #[test]
