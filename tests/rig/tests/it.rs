@@ -1,5 +1,13 @@
 //! The rig does what the journeys take for granted: real bytes in volumes and snapshots, a Git host, fake nodes, a log of
 //! every request, and nothing left behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "all of this is test code, the helper functions too"
+)]
 
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
