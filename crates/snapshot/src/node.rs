@@ -69,7 +69,7 @@ mod tests {
         .unwrap()
     }
 
-    fn volume(terms: Value) -> PersistentVolume {
+    fn volume(terms: &Value) -> PersistentVolume {
         from_value(json!({
             "metadata": { "name": "pv" },
             "spec": { "nodeAffinity": { "required": { "nodeSelectorTerms": terms } } }
@@ -98,7 +98,7 @@ mod tests {
             (by_name, None, Some("d")),
             (json!([{}]), None, None),
         ] {
-            assert_eq!(pick(&nodes, &volume(terms.clone()), preferred).as_deref(), expected, "{terms} {preferred:?}");
+            assert_eq!(pick(&nodes, &volume(&terms), preferred).as_deref(), expected, "{terms} {preferred:?}");
         }
         let anywhere = from_value(json!({ "metadata": { "name": "pv" }, "spec": {} })).unwrap();
         assert_eq!(pick(&nodes, &anywhere, None).as_deref(), Some("c"));

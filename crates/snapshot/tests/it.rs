@@ -1,5 +1,6 @@
 //! The ports against an API server: what is written, what is refused, and that every call can be repeated. The parts of the
 //! volume controllers are played by the tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests, helpers included")]
 
 use std::sync::Arc;
 
@@ -386,4 +387,21 @@ async fn a_restore_point_is_kept_as_it_was_saved_but_for_being_void() {
     let kept: Vec<String> =
         status.replaced_volumes.iter().map(|kept| format!("{} {}", kept.volume, kept.keep_until)).collect();
     assert_eq!(kept, ["pv-old 2026-11-22T15:00:00Z", "pv-2 2026-11-22T15:00:00Z"]);
+}
+
+#[tokio::test]
+async fn the_server_refuses_a_patch_that_was_decided_on_something_else_and_it_can_be_tried_again() {
+    use windlass_api::call::{CallError, JsonPatch, patch_params};
+    let cluster = cluster().await;
+    let seen = cluster.volumes().get("pv-old").await.unwrap();
+    let uid = seen.uid().unwrap();
+    cluster.phase("pv-old", "Released").await;
+    let stale = JsonPatch::for_uid(&uid).at_version(&seen.resource_version().unwrap());
+    for patch in [JsonPatch::for_uid("other"), stale] {
+        let patch = patch.add(["spec", "persistentVolumeReclaimPolicy"], "Retain").build();
+        let refused = cluster.volumes().patch("pv-old", &patch_params(), &patch).await.unwrap_err();
+        let refused = CallError::on::<PersistentVolume>("patch", "", "pv-old")(refused);
+        assert!(refused.is_conflict() && refused.is_retryable(), "{refused}");
+    }
+    assert_eq!(cluster.snapshots.volume("pv-old").await.unwrap().unwrap().reclaim_policy, ReclaimPolicy::Delete);
 }

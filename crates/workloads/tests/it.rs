@@ -1,4 +1,5 @@
 //! The ports against an API server. The parts of the workload controllers are played by the tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests, helpers included")]
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -287,7 +288,7 @@ async fn an_app_is_healthy_when_its_pods_are_and_its_service_answers() {
     slices.patch("notes-1", &PatchParams::default(), &Patch::Merge(&redirecting)).await.unwrap();
     match judge().await {
         HealthReport::Healthy { evidence } => {
-            assert!(evidence.contains("1 pods ready") && evidence.contains("notes:80/healthz"), "{evidence}")
+            assert!(evidence.contains("1 pods ready") && evidence.contains("notes:80/healthz"), "{evidence}");
         }
         other => panic!("{other:?}"),
     }

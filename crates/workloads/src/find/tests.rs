@@ -1,4 +1,5 @@
 //! Namespaces as they are found, and what is made of them.
+#![allow(clippy::needless_pass_by_value, reason = "values are made where they are passed")]
 
 use serde::de::DeserializeOwned;
 use serde_json::{from_value, json};

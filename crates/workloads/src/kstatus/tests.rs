@@ -1,4 +1,5 @@
 //! Tables of statuses as controllers write them.
+#![allow(clippy::needless_pass_by_value, reason = "values are made where they are passed")]
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
 //! Workloads in every state that an upgrade passes through, and their verdicts.
+#![allow(clippy::needless_pass_by_value, reason = "values are made where they are passed")]
 
 use serde_json::{from_value, json};
 use upgrade_core::ports::{Pin, PinPart};
