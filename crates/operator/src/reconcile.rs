@@ -130,7 +130,8 @@ impl<K: Request> Turn<'_, K> {
                 Tick::Progressed => {}
                 Tick::Wait(until) => return Ok(self.again_at(until)),
                 Tick::Ended(_, Some(until)) if over => return Ok(self.again_at(until)),
-                Tick::Ended(_, None) if over => return Ok(Action::requeue(Duration::ZERO)),
+                // Nothing is retried by itself any more: what is left is listed, and a person or a later operation acts.
+                Tick::Ended(_, None) if over => return Ok(Action::await_change()),
                 Tick::Ended(outcome, next) => {
                     self.conclude(&store, &outcome).await?;
                     return Ok(next.map_or_else(|| Action::requeue(Duration::ZERO), |until| self.again_at(until)));

@@ -1,7 +1,8 @@
 //! What people see of an operation, derived from its plan and journal alone.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use upgrade_core::Failure;
 use upgrade_core::engine::{Cause, Course, Entry, Journal, Plan, StepState};
 use windlass_api::Duration;
 
@@ -18,9 +19,13 @@ pub fn derive(plan: &Plan, journal: &Journal) -> Value {
         .collect();
     let restore_point = plan.inputs.get("restorePoint").and_then(Value::as_str).filter(|name| !name.is_empty());
     let leftovers = if journal.outcome.is_some() { leftovers(plan, journal) } else { Vec::new() };
+    let mut message = message(plan, journal);
+    if !leftovers.is_empty() {
+        message.push_str(&format!("; {} left: see status.leftovers", leftovers.len()));
+    }
     json!({
         "phase": phase(plan, journal),
-        "message": message(plan, journal),
+        "message": message,
         "startedAt": journal.started_at,
         "finishedAt": journal.finished_at,
         "suspendedFor": suspended_for(journal).map(|duration| duration.to_string()),
@@ -91,9 +96,9 @@ pub fn message(plan: &Plan, journal: &Journal) -> String {
         Some(Outcome::Succeeded) => return "done".into(),
         Some(Outcome::Undone(Cause::Cancelled)) => return "cancelled; everything is as it was found".into(),
         Some(Outcome::Undone(Cause::StepFailed { step, failure })) => {
-            return format!("{}: {failure}; what was begun was undone", title(plan, step));
+            return format!("{}; what was begun was undone", failed_step(plan, step, failure));
         }
-        Some(Outcome::Failed { step, failure }) => return format!("{}: {failure}", title(plan, step)),
+        Some(Outcome::Failed { step, failure }) => return failed_step(plan, step, failure),
         None => {}
     }
     let Some(entry) = current(journal) else { return "about to begin".into() };
@@ -108,6 +113,11 @@ pub fn message(plan: &Plan, journal: &Journal) -> String {
     }
 }
 
+/// A missed deadline names the step itself.
+fn failed_step(plan: &Plan, step: &str, failure: &Failure) -> String {
+    if failure.code == "deadline-exceeded" { failure.to_string() } else { format!("{}: {failure}", title(plan, step)) }
+}
+
 fn title(plan: &Plan, step: &str) -> String {
     plan.step(step).map_or_else(|| step.to_owned(), |(_, step)| step.title.clone())
 }
@@ -116,13 +126,19 @@ fn starts_with<'a>(journal: &'a Journal, prefix: &'a str) -> impl Iterator<Item 
     journal.entries.iter().filter(move |entry| entry.step.starts_with(prefix) && entry.begun)
 }
 
+/// To the millisecond: more is noise to people.
+fn measured(from: Timestamp, until: Timestamp) -> Duration {
+    let millis = until.duration_since(from).as_millis();
+    Duration::from_measured(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
+}
+
 /// From the first suspension to the last resume.
 pub fn suspended_for(journal: &Journal) -> Option<Duration> {
     let from = starts_with(journal, "suspend/").map(|entry| entry.started_at).min()?;
     let resumed = starts_with(journal, "release/resume/").filter_map(|entry| entry.finished_at).max();
     let undone = starts_with(journal, "suspend/").filter(|entry| entry.state == StepState::Undone);
     let until = resumed.or_else(|| undone.filter_map(|entry| entry.finished_at).max())?;
-    Some(Duration::from_measured(until.duration_since(from)))
+    Some(measured(from, until))
 }
 
 /// From the first stop to the first ready pod (or the undone stop).
@@ -132,5 +148,5 @@ pub fn down_for(journal: &Journal) -> Option<Duration> {
     let served: Option<Timestamp> = served.and_then(|text| text.parse().ok());
     let undone = starts_with(journal, "stop/").filter(|entry| entry.state == StepState::Undone);
     let until = served.or_else(|| undone.filter_map(|entry| entry.finished_at).max())?;
-    Some(Duration::from_measured(until.duration_since(from)))
+    Some(measured(from, until))
 }

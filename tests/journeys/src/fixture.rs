@@ -186,9 +186,7 @@ spec:
         let files = vec![(path.clone(), release)];
         let claims = vec!["data-notes-0".to_owned(), "data-notes-1".to_owned()];
         let app = self.deliver(name, path, files, "./apps/notes", claims).await?;
-        let pin = |component: &str, field: &str| {
-            json!({"component": component, "repository": "apps", "path": app.path, "object": "HelmRelease/notes", "field": field})
-        };
+        let pin = |component: &str, field: &str| json!({"component": component, "repository": "apps", "path": app.path, "object": "HelmRelease/notes", "field": field});
         let pins = json!([pin("chart", "spec.chart.spec.version"), pin("image/notes", "spec.values.image.tag")]);
         self.wait_statefulset(name).await?;
         self.manage(&app, &shape, json!([{"kind": "HelmRelease", "name": "notes"}]), pins).await?;
@@ -197,10 +195,38 @@ spec:
         Ok(app)
     }
 
+    /// Two apps in namespaces of their own, delivered by one Kustomization from one repository.
+    pub(crate) async fn neighbours(&self, one: &str, other: &str) -> anyhow::Result<(App, App)> {
+        let file = |name: &str| format!("apps/notes/{name}.yaml");
+        let files = [one, other].map(|name| (file(name), deployment(name, "1.0.0"))).to_vec();
+        self.rig.apply_yaml(&secrets(self, other)?).await?;
+        let first = self.deliver(one, file(one), files, "./apps/notes", vec!["notes-data".into()]).await?;
+        let clone = Repo::clone(&self.rig.gitea()?.clone_url_with_token("team", one))?;
+        let second = App {
+            name: other.into(),
+            repo: clone,
+            path: file(other),
+            claims: vec!["notes-data".into()],
+            url: first.url.clone(),
+        };
+        for app in [&first, &second] {
+            let pins = json!([{
+                "component": "image/notes", "repository": "apps", "path": app.path, "object": "Deployment/notes",
+                "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
+            }]);
+            let delivery = json!([{"kind": "Kustomization", "name": one, "namespace": "flux-system"}]);
+            self.manage(app, &Shape::default(), delivery, pins).await?;
+            self.wait_ready(&app.name, "1.0.0", 1).await?;
+        }
+        self.wait_delivered(one).await?;
+        Ok((first, second))
+    }
+
     /// The chart omits `replicas`, so that somebody has to have scaled it to two.
     async fn wait_statefulset(&self, namespace: &str) -> anyhow::Result<()> {
         let api = self.dynamic("apps", "v1", "StatefulSet", namespace).await?;
-        wait("the StatefulSet", Duration::from_secs(60), || async { Ok(api.get_opt("notes").await?.is_some()) }).await?;
+        wait("the StatefulSet", Duration::from_secs(60), || async { Ok(api.get_opt("notes").await?.is_some()) })
+            .await?;
         let scale = Patch::Merge(json!({"spec": {"replicas": 2}}));
         api.patch_scale("notes", &PatchParams::default(), &scale).await?;
         Ok(())

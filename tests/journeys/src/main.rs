@@ -1,6 +1,12 @@
 //! Journeys: what a person does and sees, end to end, on real servers.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks to whoever runs it")]
-#![allow(clippy::indexing_slicing, clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test program fails loudly")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program fails loudly"
+)]
 
 mod fixture;
 mod journeys;

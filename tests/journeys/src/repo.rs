@@ -26,6 +26,17 @@ impl Repo {
         Ok(repo)
     }
 
+    /// Another clone of a repository that exists.
+    pub(crate) fn clone(url: &str) -> anyhow::Result<Self> {
+        let repo = Self { folder: TempDir::new()? };
+        repo.git(&["init", "--quiet", "--initial-branch=main"])?;
+        repo.git(&["config", "user.name", "A Person"])?;
+        repo.git(&["config", "user.email", "person@example.com"])?;
+        repo.git(&["remote", "add", "origin", url])?;
+        repo.pull()?;
+        Ok(repo)
+    }
+
     fn write(&self, files: &[(String, String)]) -> anyhow::Result<()> {
         for (path, text) in files {
             let file = self.path().join(path);
@@ -41,7 +52,8 @@ impl Repo {
 
     /// Runs git and returns what it printed.
     pub(crate) fn git(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("git").current_dir(self.path()).args(args).env("GIT_TERMINAL_PROMPT", "0").output()?;
+        let output =
+            Command::new("git").current_dir(self.path()).args(args).env("GIT_TERMINAL_PROMPT", "0").output()?;
         if !output.status.success() {
             // The remote's address holds a token: only git's own words are shown.
             bail!("git {}: {}", args.first().unwrap_or(&""), String::from_utf8_lossy(&output.stderr).trim());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kube::Api;
 use kube::api::PostParams;
-use kube::{Api, ResourceExt};
 use windlass_api::{
     OperationStatus, Outcome, RollbackData, RollbackRequest, RollbackRequestSpec, RollbackTo, Subject, UpgradeRequest,
     UpgradeRequestSpec, UpgradeTarget,
@@ -53,11 +53,21 @@ impl World {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    pub(crate) async fn ask_upgrade(&self, namespace: &str, name: &str, spec: UpgradeRequestSpec) -> anyhow::Result<UpgradeRequest> {
+    pub(crate) async fn ask_upgrade(
+        &self,
+        namespace: &str,
+        name: &str,
+        spec: UpgradeRequestSpec,
+    ) -> anyhow::Result<UpgradeRequest> {
         Ok(self.upgrades(namespace).create(&PostParams::default(), &UpgradeRequest::new(name, spec)).await?)
     }
 
-    pub(crate) async fn ask_rollback(&self, namespace: &str, name: &str, spec: RollbackRequestSpec) -> anyhow::Result<RollbackRequest> {
+    pub(crate) async fn ask_rollback(
+        &self,
+        namespace: &str,
+        name: &str,
+        spec: RollbackRequestSpec,
+    ) -> anyhow::Result<RollbackRequest> {
         Ok(self.rollbacks(namespace).create(&PostParams::default(), &RollbackRequest::new(name, spec)).await?)
     }
 
@@ -105,7 +115,11 @@ impl World {
 /// How it ended, or an error that says how it did instead.
 pub(crate) fn expect(status: &OperationStatus, outcome: Outcome) -> anyhow::Result<()> {
     if status.outcome != Some(outcome) {
-        bail!("it ended {:?} instead of {outcome:?}: {}", status.outcome, status.message.as_deref().unwrap_or("no message"));
+        bail!(
+            "it ended {:?} instead of {outcome:?}: {}",
+            status.outcome,
+            status.message.as_deref().unwrap_or("no message")
+        );
     }
     Ok(())
 }
@@ -127,11 +141,7 @@ pub(crate) fn begun_at(status: &OperationStatus, step: &str) -> anyhow::Result<i
 
 /// How long it was suspended and down, for the report.
 pub(crate) fn durations(status: &OperationStatus) -> String {
-    let text = |duration: Option<windlass_api::Duration>| duration.map_or_else(|| "-".to_owned(), |one| one.to_string());
+    let text =
+        |duration: Option<windlass_api::Duration>| duration.map_or_else(|| "-".to_owned(), |one| one.to_string());
     format!("suspended {}, down {}", text(status.suspended_for), text(status.down_for))
-}
-
-/// Its name, for names made from it.
-pub(crate) fn name_of(request: &impl ResourceExt) -> String {
-    request.name_any()
 }

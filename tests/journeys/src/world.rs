@@ -1,7 +1,5 @@
 //! The world of the journeys: a rig, the product installed on it as a person would, and ways to look at everything.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -31,43 +29,28 @@ impl World {
         let options = Options { users: vec![User::new(OPERATOR_USER, &[])], ..Options::default() };
         let rig = Rig::start(options).await?;
         let client = rig.admin_client();
-        let crds: Vec<String> =
-            windlass_api::crds().iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
+        let crds: Vec<String> = windlass_api::crds().iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
         rig.apply_yaml(&crds.join("---\n")).await.context("applying our CRDs")?;
         rig.apply_yaml(&install_yaml()?).await.context("installing the operator's rights")?;
         let operator = Operator::new(&rig)?;
         operator.start()?;
         let world = Self { rig, client, operator };
-        wait("the operator to be ready", Duration::from_secs(30), || async { Ok(world.operator.is_ready().await) }).await?;
+        wait("the operator to be ready", Duration::from_secs(30), || async { Ok(world.operator.is_ready().await) })
+            .await?;
         Ok(world)
     }
 
     /// Objects of any kind.
-    pub(crate) async fn dynamic(&self, group: &str, version: &str, kind: &str, namespace: &str) -> anyhow::Result<Api<DynamicObject>> {
+    pub(crate) async fn dynamic(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        namespace: &str,
+    ) -> anyhow::Result<Api<DynamicObject>> {
         let gvk = GroupVersionKind::gvk(group, version, kind);
         let (resource, _) = discovery::pinned_kind(&self.client, &gvk).await?;
         Ok(Api::namespaced_with(self.client.clone(), namespace, &resource))
-    }
-
-    /// All bytes of a claim's volume, by file.
-    pub(crate) async fn volume_files(&self, namespace: &str, claim: &str) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-        let folder = self.volume_folder(namespace, claim).await?;
-        let mut files = BTreeMap::new();
-        for entry in std::fs::read_dir(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            // The lock of the running process is not data.
-            if entry.file_type()?.is_file() && !name.contains("lock") {
-                files.insert(name, std::fs::read(entry.path())?);
-            }
-        }
-        Ok(files)
-    }
-
-    pub(crate) async fn volume_folder(&self, namespace: &str, claim: &str) -> anyhow::Result<PathBuf> {
-        let volume = self.volume_of(namespace, claim).await?;
-        let handle = volume.spec.and_then(|spec| spec.csi).context("no CSI volume")?.volume_handle;
-        Ok(self.rig.volumes_dir().join(handle))
     }
 
     pub(crate) async fn volume_of(&self, namespace: &str, claim: &str) -> anyhow::Result<PersistentVolume> {
@@ -138,9 +121,7 @@ impl World {
 fn install_yaml() -> anyhow::Result<String> {
     let [cluster_role, role] = windlass_operator::rbac::roles(SYSTEM);
     let subject = serde_json::json!([{"kind": "User", "name": OPERATOR_USER, "apiGroup": "rbac.authorization.k8s.io"}]);
-    let reference = |kind: &str| {
-        serde_json::json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "windlass-operator"})
-    };
+    let reference = |kind: &str| serde_json::json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "windlass-operator"});
     let documents = [
         serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
         cluster_role,

@@ -143,11 +143,15 @@ impl<K: Request> Turn<'_, K> {
         set(READY, good);
         set(RECONCILING, false);
         set(STALLED, !good);
-        self.patch_status(json!({
+        let mut fields = json!({
             "outcome": outcome, "phase": format!("{outcome:?}"), "message": message, "finishedAt": now,
             "conditions": conditions, "observedGeneration": generation,
-        }))
-        .await?;
+        });
+        // What a rollback takes over is the rollback's to put right, and to list if it cannot.
+        if let (Outcome::RolledBack, Value::Object(fields)) = (outcome, &mut fields) {
+            fields.insert("leftovers".into(), json!([]));
+        }
+        self.patch_status(fields).await?;
         let labels = Ended { kind: K::KIND.as_str().into(), outcome: format!("{outcome:?}") };
         self.context.metrics.ended.get_or_create(&labels).inc();
         self.context.events.publish(&*self.request, self.app.as_ref(), !good, &format!("{outcome:?}"), message).await;

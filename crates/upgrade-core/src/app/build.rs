@@ -65,6 +65,8 @@ pub struct AppInputs {
     pub shared: Vec<ObjectRef>,
     /// Git sources of the chain.
     pub sources: Vec<ObjectRef>,
+    /// Where release objects take their charts from: asked to look again before a release, or a new chart stays unknown.
+    pub chart_sources: Vec<ObjectRef>,
     /// Repositories.
     pub repositories: Vec<Repository>,
     /// What the pins carry at the start.
@@ -99,6 +101,11 @@ impl AppInputs {
     /// The pins that change: target values, with those they replace.
     pub fn changes(&self) -> impl Iterator<Item = (&PinValue, &PinValue)> {
         self.from.iter().zip(&self.to).filter(|(from, to)| from.value != to.value)
+    }
+
+    /// How long one stage of the delivery may take: the app is stopped meanwhile.
+    fn delivery_deadline(&self) -> SignedDuration {
+        self.health.timeout.min(deadlines::DELIVERY)
     }
 
     /// Names of the claims.
@@ -136,8 +143,8 @@ pub(super) mod deadlines {
     pub(crate) const BARRIER: SignedDuration = SignedDuration::from_mins(10);
     /// One write, retried.
     pub(crate) const WRITE: SignedDuration = SignedDuration::from_mins(2);
-    /// A fetch by the delivery tool, retried by its own rules.
-    pub(crate) const FETCH: SignedDuration = SignedDuration::from_mins(5);
+    /// A fetch or an application by the delivery tool, retried by its own rules.
+    pub(crate) const DELIVERY: SignedDuration = SignedDuration::from_mins(5);
 }
 
 /// The fewest delivery objects whose suspension holds the app, parents first.
@@ -177,6 +184,15 @@ pub fn roots(facts: &DeliveryFacts, take_over: &[String]) -> Vec<Root> {
             }
         })
         .collect()
+}
+
+/// Where the app's release objects take their charts from.
+pub(super) fn chart_sources(facts: &DeliveryFacts) -> Vec<ObjectRef> {
+    let releases = facts.objects.iter().filter(|object| object.own && object.role == DeliveryRole::Release);
+    let mut sources: Vec<ObjectRef> = releases.filter_map(|object| object.source.clone()).collect();
+    sources.sort();
+    sources.dedup();
+    sources
 }
 
 /// The parents that are not suspended themselves but must keep running.
@@ -295,7 +311,7 @@ pub(super) fn commit_and_release_steps(inputs: &AppInputs, release_is_irrevocabl
                 "commit/carriers",
                 "note where the version shows",
                 AppStep::Carriers.to_value(),
-                deadlines::FETCH,
+                deadlines::WRITE,
             )
             .undone_by("wait until no source and no live object shows the version any more"),
         );
@@ -314,7 +330,7 @@ pub(super) fn commit_and_release_steps(inputs: &AppInputs, release_is_irrevocabl
         for source in &inputs.sources {
             let step = AppStep::Fetch { source: source.clone() };
             let title = format!("wait until {source} has fetched the commit");
-            steps.push(Step::new(id("release/fetch", source), title, step.to_value(), deadlines::FETCH));
+            steps.push(Step::new(id("release/fetch", source), title, step.to_value(), inputs.delivery_deadline()));
         }
     }
     steps.extend(release_steps(inputs, release_is_irrevocable));
@@ -340,7 +356,7 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
         if root.own && root.role == DeliveryRole::Release {
             let step = AppStep::AwaitSpec { object: root.object.clone(), parent: None };
             let title = format!("wait until the spec of {} names the version", root.object);
-            steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), deadlines::FETCH));
+            steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), inputs.delivery_deadline()));
         }
         let step = AppStep::Resume { root: root.object.clone() };
         let mut resume = Step::new(
@@ -360,7 +376,12 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
         if root.own && root.role == DeliveryRole::Manifests {
             let step = AppStep::AwaitAttempt { object: root.object.clone() };
             let title = format!("wait until {} works on the commit", root.object);
-            steps.push(Step::new(id("release/attempt", &root.object), title, step.to_value(), deadlines::FETCH));
+            steps.push(Step::new(
+                id("release/attempt", &root.object),
+                title,
+                step.to_value(),
+                inputs.delivery_deadline(),
+            ));
         }
     }
     for workload in &frozen {

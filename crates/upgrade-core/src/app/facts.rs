@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::AppSpec;
 use crate::Failure;
 use crate::ports::{
-    AppStore, BlockedVersion, ClaimFacts, Delivery, DeliveryFacts, GitManager, PinFacts, Repository,
-    RestorePointRecord, Rights, SnapshotManager, SnapshotState, WorkloadFacts, Workloads,
+    AppStore, BlockedVersion, Carrier, CarrierKind, ClaimFacts, Delivery, DeliveryFacts, GitManager, PinFacts,
+    PinValue, Repository, RestorePointRecord, Rights, SnapshotManager, SnapshotState, WorkloadFacts, Workloads,
 };
 
 /// What was read of one repository.
@@ -37,6 +37,8 @@ pub struct AppFacts {
     pub claims: Vec<ClaimFacts>,
     /// Repositories.
     pub repositories: Vec<RepositoryFacts>,
+    /// What the live objects that the pins end up in show.
+    pub live: Vec<Carrier>,
     /// Versions that may not be tried.
     pub blocked: Vec<BlockedVersion>,
     /// The snapshots of the restore point a rollback goes back to, by claim; `None` for one that is gone.
@@ -108,6 +110,13 @@ pub async fn gather(
         };
         repositories.push(RepositoryFacts { repository: repository.clone(), head, pins, ships_along });
     }
+    let pinned: Vec<PinValue> = repositories
+        .iter()
+        .flat_map(|repository| &repository.pins)
+        .map(|found| PinValue { pin: found.pin.clone(), value: found.value.clone() })
+        .collect();
+    let mut live = ports.delivery.carriers(app, &spec.own, &[], &pinned).await?;
+    live.retain(|carrier| carrier.kind == CarrierKind::LiveSpec);
     let mut restorable = Vec::new();
     for volume in volumes {
         let state = ports.snapshots.snapshot_state(&app.namespace, &volume.snapshot).await?;
@@ -121,7 +130,7 @@ pub async fn gather(
         .collect();
     let missing_rights = ports.rights.missing(app, &namespaces.into_iter().collect::<Vec<_>>()).await?;
     let blocked = ports.apps.blocked(app).await?;
-    Ok(AppFacts { delivery, workloads, claims, repositories, blocked, restorable, missing_rights })
+    Ok(AppFacts { delivery, workloads, claims, repositories, live, blocked, restorable, missing_rights })
 }
 
 /// Whether two addresses name the same repository, as far as text can tell: scheme, user and a `.git` suffix do not count.

@@ -245,13 +245,34 @@ fn targets(verdict: &mut Verdict, ask: &UpgradeAsk, facts: &AppFacts) {
     }
 }
 
+/// Every pin must show in the cluster, with Git's value: what does not show cannot be gated.
 fn git_is_live(verdict: &mut Verdict, facts: &AppFacts) {
-    let live = || facts.delivery.objects.iter().flat_map(|object| &object.live);
     for found in facts.repositories.iter().flat_map(|repository| &repository.pins) {
-        for (component, value) in live().filter(|(component, _)| *component == found.pin.component) {
-            if *value != found.value {
-                let message = format!("{component} is {} in Git and {value} in the cluster", found.value);
-                verdict.refuse("live-differs-from-git", message, "let the delivery settle, or find out who changed it");
+        let component = &found.pin.component;
+        let mut shown = facts.live.iter().filter(|carrier| carrier.component == *component).peekable();
+        if shown.peek().is_none() {
+            let message = format!("{component} was not found in any live object");
+            verdict.refuse("pin-not-live", message, "name the field that the live object takes its version from");
+        }
+        for carrier in shown {
+            match &carrier.shows {
+                Some(value) if *value == found.value => {}
+                Some(value) => {
+                    let message = format!("{component} is {} in Git and {value} in {}", found.value, carrier.object);
+                    verdict.refuse(
+                        "live-differs-from-git",
+                        message,
+                        "let the delivery settle, or find out who changed it",
+                    );
+                }
+                None => {
+                    let message = format!("{component} cannot be told from {}", carrier.object);
+                    verdict.refuse(
+                        "pin-not-live",
+                        message,
+                        "name the field that the live object takes its version from",
+                    );
+                }
             }
         }
     }

@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::build::{
-    AppInputs, claims_as_found, commit_and_release_steps, deadlines, planned_workloads, roots, shared, stop_steps,
-    suspend_steps, verify_steps,
+    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, planned_workloads, roots, shared,
+    stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
 use super::upgrade::{protect, unprotect};
@@ -47,6 +47,7 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         shared: shared(&facts.delivery, &roots),
         roots,
         sources: facts.delivery.sources.iter().map(|source| source.object.clone()).collect(),
+        chart_sources: chart_sources(&facts.delivery),
         repositories: ask.app.repositories.clone(),
         message: message(ask, &from, &to),
         from,

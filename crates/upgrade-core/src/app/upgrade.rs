@@ -1,8 +1,8 @@
 //! The plan of an upgrade.
 
 use super::build::{
-    AppInputs, claims_as_found, commit_and_release_steps, deadlines, derived_name, planned_workloads, roots, shared,
-    stop_steps, suspend_steps, verify_steps,
+    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, planned_workloads,
+    roots, shared, stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
 use super::{AppStep, Consistency, UpgradeAsk};
@@ -27,6 +27,7 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         shared: shared(&facts.delivery, &roots),
         roots,
         sources: facts.delivery.sources.iter().map(|source| source.object.clone()).collect(),
+        chart_sources: chart_sources(&facts.delivery),
         repositories: ask.app.repositories.clone(),
         message: message(ask, &from, &to),
         from,

@@ -194,7 +194,8 @@ fn unexplained() -> Failure {
 /// [`Observation::Absent`] after the effect was made counts as on its way: the world has not caught up yet.
 pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Observation, now: Timestamp) {
     let Some(entry) = journal.entry_mut(&step.id) else { return };
-    let late = now.duration_since(entry.started_at) >= step.deadline;
+    let limit = if direction == Direction::Do { step.deadline } else { step.undo_deadline };
+    let late = now.duration_since(entry.started_at) >= limit;
     match seen {
         Observation::Done(evidence) => match oversized(&evidence) {
             Some(failure) => fail(entry, direction, failure, now),
@@ -211,7 +212,7 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
             }
         },
         Observation::Absent(waiting_for) | Observation::Pending { waiting_for, .. } if late => {
-            let failure = overdue(step, entry, &waiting_for);
+            let failure = overdue(step, direction, limit, entry, &waiting_for);
             fail(entry, direction, failure, now);
         }
         Observation::Absent(waiting_for) => wait(entry, waiting_for, SignedDuration::from_millis(200), now),
@@ -253,14 +254,13 @@ fn fail(entry: &mut Entry, direction: Direction, failure: Failure, now: Timestam
     }
 }
 
-fn overdue(step: &Step, entry: &Entry, waiting_for: &str) -> Failure {
-    let limit = crate::duration::format(step.deadline);
+fn overdue(step: &Step, direction: Direction, limit: SignedDuration, entry: &Entry, waiting_for: &str) -> Failure {
+    let title = step.undo.as_ref().filter(|_| direction == Direction::Undo).unwrap_or(&step.title);
+    let limit = crate::duration::format(limit);
     let last = entry.error.as_ref().map(|error| format!("; last error: {}", error.message)).unwrap_or_default();
-    Failure::permanent(
-        "deadline-exceeded",
-        format!("could not {} within {limit}: still waiting for {waiting_for}{last}", step.title),
-    )
-    .with_hint(entry.error.as_ref().map(|error| error.hint.clone()).unwrap_or_default())
+    let message = format!("could not {title} within {limit}: still waiting for {waiting_for}{last}");
+    Failure::permanent("deadline-exceeded", message)
+        .with_hint(entry.error.as_ref().map(|error| error.hint.clone()).unwrap_or_default())
 }
 
 fn oversized(evidence: &Value) -> Option<Failure> {

@@ -33,6 +33,10 @@ pub struct Step {
     /// How undoing it is called, for people; `None` when there is nothing to undo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<String>,
+    /// How long undoing it is tried before it counts as a leftover (and is tried again from time to time). Short, because
+    /// whatever is undone after it waits: an app that could run again must not stay down because a host is unreachable.
+    #[serde(with = "crate::duration", default = "undo_deadline", skip_serializing_if = "is_undo_deadline")]
+    pub undo_deadline: SignedDuration,
     /// From the moment this step's intent is written, nothing is undone any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub point_of_no_return: bool,
@@ -53,6 +57,7 @@ impl Step {
             action,
             deadline,
             undo: None,
+            undo_deadline: undo_deadline(),
             point_of_no_return: false,
             holds: None,
             releases: Vec::new(),
@@ -86,6 +91,15 @@ impl Step {
         self.point_of_no_return = true;
         self
     }
+}
+
+fn undo_deadline() -> SignedDuration {
+    SignedDuration::from_secs(30)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_undo_deadline(deadline: &SignedDuration) -> bool {
+    *deadline == undo_deadline()
 }
 
 /// An ordered list of steps with everything they were computed from.

@@ -21,7 +21,11 @@ impl World {
             let api = self.dynamic(group, version, kind, namespace).await?;
             let Some(object) = api.get_opt(name).await? else { continue };
             let json = serde_json::to_value(&object)?;
-            ensure!(json.pointer("/spec/suspend").is_none(), "{kind} {name} has spec.suspend {}", json["spec"]["suspend"]);
+            ensure!(
+                json.pointer("/spec/suspend").is_none(),
+                "{kind} {name} has spec.suspend {}",
+                json["spec"]["suspend"]
+            );
             let annotations = json["metadata"]["annotations"].to_string();
             ensure!(!annotations.contains("windlass.dev"), "{kind} {name} carries {annotations}");
         }

@@ -1,5 +1,7 @@
 //! Upgrades that fail: what comes back, and what never ran.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use serde_json::json;
 use windlass_api::Outcome;
@@ -7,7 +9,7 @@ use windlass_api::Outcome;
 use super::checks::same;
 use crate::fixture::Shape;
 use crate::request::{begun_at, durations, expect, upgrade_spec};
-use crate::world::World;
+use crate::world::{World, wait};
 use crate::writer::{Writer, address, records};
 
 /// The new version corrupts its data and never becomes ready: data and Git come back by themselves, the version is blocked,
@@ -19,7 +21,13 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     writer.reaches(500).await?;
     let commits = app.repo.commits()?;
     let text = app.repo.read(&app.path)?;
-    let handle = world.volume_of(&app.name, "notes-data").await?.spec.and_then(|spec| spec.csi).context("no handle")?.volume_handle;
+    let handle = world
+        .volume_of(&app.name, "notes-data")
+        .await?
+        .spec
+        .and_then(|spec| spec.csi)
+        .context("no handle")?
+        .volume_handle;
     world.ask_upgrade(&app.name, "to-3.0.0", upgrade_spec("notes", &[("image/notes", "3.0.0")])).await?;
     let acknowledged = writer.refused().await?;
     let upgrade = world.upgrade_ended(&app.name, "to-3.0.0").await?;
@@ -68,4 +76,131 @@ pub(crate) async fn snapshot_never_ready(world: &World) -> anyhow::Result<String
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
     Ok(durations(&status))
+}
+
+/// Git is unreachable after the push: the old version runs again on its own data, what stays suspended is listed, and it
+/// heals when Git is back.
+pub(crate) async fn git_unreachable(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j03git", Shape { timeout: "12s", ..Shape::default() }).await?;
+    let text = app.repo.read(&app.path)?;
+    world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
+    // The source must not see the commit before Git goes away.
+    world.step_begun(&app.name, "to-1.1.0", "stop/").await?;
+    world.rig.kill_component("source-controller")?;
+    world.step_begun(&app.name, "to-1.1.0", "release/fetch/").await?;
+    world.rig.stop_component("gitea")?;
+    world.rig.start_component("source-controller").await?;
+    let began = std::time::Instant::now();
+    let status = world.upgrade_ended(&app.name, "to-1.1.0").await;
+    let ended_after = began.elapsed().as_secs_f64();
+    let running = world.wait_ready(&app.name, "1.0.0", 1).await;
+    let started = world.started_between(&app.name, 0, i64::MAX)?;
+    world.rig.start_component("gitea").await?;
+    let status = status?;
+    expect(&status, Outcome::Failed)?;
+    running?;
+    ensure!(started.iter().all(|run| run.contains(":1.0.0 ")), "{started:?}");
+    let left: Vec<&str> = status.leftovers.iter().map(|left| left.what.as_str()).collect();
+    ensure!(left.iter().any(|what| what.contains("suspended")), "leftovers: {left:?}");
+    let api = world.upgrades(&app.name);
+    wait("the leftovers to heal", Duration::from_secs(120), || async {
+        Ok(api.get("to-1.1.0").await?.status.unwrap_or_default().leftovers.is_empty())
+    })
+    .await?;
+    let healed = api.get("to-1.1.0").await?.status.unwrap_or_default();
+    ensure!(app.repo.read(&app.path)? == text, "Git was not reverted");
+    world.nothing_is_left(&app, &healed).await?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    Ok(format!("ended {ended_after:.0} s after Git went away, left {left:?}, healed when it was back"))
+}
+
+/// A version that serves and then fails in the soak: by default it stops and asks, saying what would be lost.
+pub(crate) async fn fails_in_the_soak(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j03soak", Shape { timeout: "12s", soak: "8s", ..Shape::default() }).await?;
+    world.ask_upgrade(&app.name, "to-4.0.0", upgrade_spec("notes", &[("image/notes", "4.0.0")])).await?;
+    let status = world.upgrade_ended(&app.name, "to-4.0.0").await?;
+    expect(&status, Outcome::NeedsRollback)?;
+    let message = status.message.clone().unwrap_or_default();
+    ensure!(message.contains("loses what was written since"), "{message}");
+    ensure!(world.rollbacks(&app.name).get_opt("to-4.0.0-rollback").await?.is_none(), "it was rolled back unasked");
+    Ok(message)
+}
+
+/// The same with `Always`: it restores, and says so.
+pub(crate) async fn fails_in_the_soak_always(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j03always", Shape { timeout: "12s", soak: "8s", ..Shape::default() }).await?;
+    let mut spec = upgrade_spec("notes", &[("image/notes", "4.0.0")]);
+    spec.auto_rollback = Some(windlass_api::AutoRollback::Always);
+    world.ask_upgrade(&app.name, "to-4.0.0", spec).await?;
+    let status = world.upgrade_ended(&app.name, "to-4.0.0").await?;
+    expect(&status, Outcome::RolledBack)?;
+    let rollback = world.rollback_ended(&app.name, "to-4.0.0-rollback").await?;
+    expect(&rollback, Outcome::Succeeded)?;
+    let request = world.rollbacks(&app.name).get("to-4.0.0-rollback").await?;
+    ensure!(request.spec.acknowledge_loss_since.is_some(), "the loss is not stated");
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    world.nothing_is_left(&app, &rollback).await?;
+    Ok(durations(&rollback))
+}
+
+/// The operator is killed again and again, inside every step that it begins; the end is the same.
+pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j10", Shape { timeout: "40s", ..Shape::default() }).await?;
+    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
+    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    writer.reaches(100).await?;
+    let commits = app.repo.commits()?;
+    let text = app.repo.read(&app.path)?;
+    world.ask_upgrade(&app.name, "to-3.0.0", upgrade_spec("notes", &[("image/notes", "3.0.0")])).await?;
+    let seed: u64 = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
+    let mut random = Random(seed);
+    let mut killed_in: Vec<String> = Vec::new();
+    let began = std::time::Instant::now();
+    let rollback = loop {
+        ensure!(began.elapsed() < Duration::from_secs(600), "no end after kills in {killed_in:?}");
+        let upgrade = world.upgrades(&app.name).get("to-3.0.0").await?.status.unwrap_or_default();
+        let rollback = world.rollbacks(&app.name).get_opt("to-3.0.0-rollback").await?;
+        let rollback = rollback.and_then(|found| found.status).unwrap_or_default();
+        if rollback.outcome.is_some() {
+            break rollback;
+        }
+        ensure!(upgrade.outcome.is_none_or(|outcome| outcome == Outcome::RolledBack), "{:?}", upgrade.message);
+        let step = newest_step("up", &upgrade).into_iter().chain(newest_step("back", &rollback)).next_back();
+        match step {
+            Some(step) if killed_in.len() < 24 && !killed_in.contains(&step) => {
+                tokio::time::sleep(Duration::from_millis(random.below(80))).await;
+                world.operator.kill()?;
+                killed_in.push(step);
+                world.operator.start()?;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    expect(&rollback, Outcome::Succeeded)?;
+    ensure!(killed_in.len() >= 20, "killed only in {killed_in:?}");
+    let acknowledged = writer.refused().await?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
+    let kept = records(&address(world, &app.name, &pod).await?).await?;
+    same("records", &kept["count"], &json!(acknowledged))?;
+    ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one revert were made");
+    ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
+    world.nothing_is_left(&app, &rollback).await?;
+    Ok(format!("seed {seed}, killed {} times: {}", killed_in.len(), killed_in.join(" ")))
+}
+
+fn newest_step(prefix: &str, status: &windlass_api::OperationStatus) -> Option<String> {
+    let entries = status.journal.as_ref()?["entries"].as_array()?.clone();
+    let busy = entries.into_iter().rev().find(|entry| entry["state"] == "Doing")?;
+    Some(format!("{prefix}:{}", busy["step"].as_str()?))
+}
+
+/// A small deterministic generator: the seed is printed, so that a run can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod failing;
+mod meddling;
 mod succeeding;
 
 use futures::future::LocalBoxFuture;
@@ -25,7 +26,17 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("01-deployment-by-kustomization", succeeding::deployment),
     journey!("02-statefulset-by-helmrelease", succeeding::statefulset),
     journey!("03-never-ready-is-rolled-back", failing::never_ready),
+    journey!("03-git-unreachable-after-the-push", failing::git_unreachable),
+    journey!("03-fails-in-the-soak-asks", failing::fails_in_the_soak),
+    journey!("03-fails-in-the-soak-always", failing::fails_in_the_soak_always),
     journey!("04-a-person-rolls-back", succeeding::a_person_rolls_back),
     journey!("05-a-snapshot-never-gets-ready", failing::snapshot_never_ready),
+    journey!("06-an-unrelated-push", meddling::unrelated_push),
+    journey!("06-our-own-line-superseded", meddling::superseded),
+    journey!("07-refusals", meddling::refusals),
     journey!("08-dry-run-changes-nothing", succeeding::dry_run),
+    journey!("09-cancel", meddling::cancel),
+    journey!("09-deletion", meddling::deletion),
+    journey!("10-killed", failing::killed),
+    journey!("11-neighbours", meddling::neighbours),
 ];

@@ -260,7 +260,7 @@ impl Work<'_> {
 
     pub(super) async fn poke_parents(&self) -> Result<(), Failure> {
         let token = self.poke_token();
-        for object in self.manifests_objects() {
+        for object in self.manifests_objects().chain(&self.inputs.chart_sources) {
             self.ports.delivery.poke(object, &token).await?;
         }
         Ok(())

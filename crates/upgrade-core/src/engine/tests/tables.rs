@@ -92,6 +92,7 @@ fn each_observation_has_its_effect_on_the_entry() {
         (Observation::Failed(never()), early, StepState::Failed, StepState::Leftover),
     ];
     for (seen, now, done, undone) in cases {
+        // In the warehouse both halves of a step have the same deadline.
         for (direction, expected) in [(Direction::Do, done), (Direction::Undo, undone)] {
             let mut journal = Journal::new(&plan, at(0));
             journal.attempt(step, direction, at(0));

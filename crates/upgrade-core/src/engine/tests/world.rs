@@ -156,9 +156,10 @@ pub(super) fn plan(crates: usize, irrevocable: Option<usize>) -> Plan {
     let steps = (0..crates)
         .map(|at| {
             let id = char::from(b'a' + u8::try_from(at).unwrap()).to_string();
-            let step = Step::new(&id, format!("lift {id}"), json!({}), SignedDuration::from_secs(60))
+            let mut step = Step::new(&id, format!("lift {id}"), json!({}), SignedDuration::from_secs(60))
                 .undone_by(format!("put {id} down"))
                 .holding(format!("{id} lifted"));
+            step.undo_deadline = step.deadline;
             if irrevocable == Some(at) { step.irrevocable() } else { step }
         })
         .collect();
