@@ -8,8 +8,7 @@ use std::time::Duration;
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let server = SimServer::new(Config { latency: Duration::ZERO, ..Config::default() });
-    server.add_token("admin", Identity::admin());
-    let listening = server.listen().await?;
-    print!("{}", listening.kubeconfig("admin"));
+    let listening = server.listen_as(Identity::admin()).await?;
+    print!("{}", listening.kubeconfig());
     std::future::pending().await
 }

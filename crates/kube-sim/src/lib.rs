@@ -1,4 +1,14 @@
+//! An in-process Kubernetes API server with stand-in controllers and faults, for tests.
+//!
+//! - [`server`]: the API server. [`SimServer::client_as`] gives an ordinary `kube::Client`.
+//! - [`faults`]: what may go wrong between a client and the server, and crash points.
+//! - [`differential`]: the same random requests to two servers, to find where the simulation lies.
+//!
+//! Everything follows `tokio::time`: under paused time hours pass in milliseconds. The same [`Config::seed`] gives the same run.
 
+#[cfg(feature = "controllers")]
+pub mod controllers;
+pub mod differential;
 pub mod faults;
 pub mod server;
 

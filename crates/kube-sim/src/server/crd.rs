@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub(crate) struct CrdVersion {
     pub(crate) schema: Value,
     pub(crate) columns: Vec<Column>,
+    pub(crate) has_rules: bool,
     rules: kube_cel::CompiledSchema,
 }
 
@@ -173,7 +174,12 @@ pub(crate) fn resources(crd: &Value) -> Vec<ResourceDef> {
                 has_generation: true,
                 scale,
                 storage: (group.clone(), text("plural")),
-                source: Source::Crd(Arc::new(CrdVersion { rules: kube_cel::compile_schema(&schema), schema, columns })),
+                source: Source::Crd(Arc::new(CrdVersion {
+                    has_rules: schema.to_string().contains("x-kubernetes-validations"),
+                    rules: kube_cel::compile_schema(&schema),
+                    schema,
+                    columns,
+                })),
             }
         })
         .collect()

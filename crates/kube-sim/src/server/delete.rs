@@ -64,7 +64,7 @@ pub(crate) fn delete(state: &mut State, call: &Call, options: &DeleteOptions) ->
     let mut object = old.clone();
     mark(state, &def, &mut object, options);
     if call.dry_run {
-        return Ok(answer(&def, &old, &object));
+        return Ok(if may_go(&def, &object) { answer(&def, &old, &object) } else { object });
     }
     if may_go(&def, &object) {
         state.delete(&def, &call.namespace, name);

@@ -92,6 +92,18 @@ impl Cause {
         Self { reason: "FieldManagerConflict", message: format!("conflict with {manager}"), field }
     }
 
+    /// True if rules cannot be evaluated on an object with this fault.
+    pub(crate) fn blocks_rules(&self) -> bool {
+        matches!(
+            self.reason,
+            "FieldValueNotSupported"
+                | "FieldValueRequired"
+                | "FieldValueTooLong"
+                | "FieldValueTooMany"
+                | "FieldValueTypeInvalid"
+        )
+    }
+
     #[cfg(test)]
     pub(crate) fn field(&self) -> &str {
         &self.field
@@ -303,8 +315,10 @@ impl ApiError {
     /// The `Status` object.
     #[must_use]
     pub fn to_status(&self) -> Value {
-        let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.0.message, "reason": self.0.reason});
+        let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.0.message});
+        if !self.0.reason.is_empty() {
+            super::json::set(&mut status, &["reason"], self.0.reason);
+        }
         if let Some(details) = &self.0.details {
             super::json::set(&mut status, &["details"], details.clone());
         }

@@ -213,7 +213,7 @@ pub(crate) fn applied_set(shape: Shape<'_>, value: &Value) -> FieldSet {
             Node::Children(children) => {
                 let mut set = FieldSet::default();
                 for (element, child_shape, child) in children {
-                    let is_item = !element.starts_with("f:");
+                    let is_item = element.strip_prefix("f:").is_none_or(|name| !shape.declares(name));
                     let mut child_set = walk(child_shape, child);
                     if is_item || child.as_object().is_some_and(Map::is_empty) {
                         child_set.member = true;

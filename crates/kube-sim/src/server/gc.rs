@@ -179,7 +179,7 @@ fn collect_dependent(state: &mut State, by_uid: &BTreeMap<String, Node>, node: &
                 dangling.insert(uid.to_owned());
             }
             Some(owner) if is_deleting(&owner.object) && has_finalizer(&owner.object, "foregroundDeletion") => {
-                waiting += 1
+                waiting += 1;
             }
             Some(_) => solid += 1,
         }

@@ -1,6 +1,6 @@
 //! Serving on a loopback port, for kubectl and other programs outside the process.
 
-use super::{SimServer, SimService};
+use super::{Identity, SimServer, SimService};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -30,12 +30,12 @@ impl Listening {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig for this server with one user, who has the given bearer token.
+    /// A kubeconfig for this server.
     #[must_use]
-    pub fn kubeconfig(&self, token: &str) -> String {
+    pub fn kubeconfig(&self) -> String {
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: sim\nclusters:\n- name: sim\n  cluster: {{server: \"{}\"}}\n\
-             users:\n- name: sim\n  user: {{token: \"{token}\"}}\ncontexts:\n- name: sim\n  context: {{cluster: sim, user: sim}}\n",
+             users:\n- name: sim\n  user: {{}}\ncontexts:\n- name: sim\n  context: {{cluster: sim, user: sim}}\n",
             self.url()
         )
     }
@@ -48,16 +48,16 @@ impl Drop for Listening {
 }
 
 impl SimServer {
-    /// Listens on a free port of the loopback interface. Requests need a bearer token (see [`SimServer::add_token`]); those
-    /// without one are anonymous. Do not use it under paused time: real sockets do not move virtual time.
+    /// Listens on a free port of the loopback interface for requests of `user`. kubectl sends no token over plain HTTP, so each
+    /// identity has its own port; a client that does send a bearer token (see [`SimServer::add_token`]) is who the token says.
+    /// Do not use it under paused time: real sockets do not move virtual time.
     ///
     /// # Errors
     /// If the port cannot be bound.
-    pub async fn listen(&self) -> io::Result<Listening> {
+    pub async fn listen_as(&self, user: Identity) -> io::Result<Listening> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let service = self.anonymous_service();
-        let task = tokio::spawn(accept(listener, service));
+        let task = tokio::spawn(accept(listener, self.service_as(user)));
         Ok(Listening { address, task })
     }
 }

@@ -64,6 +64,9 @@ impl Managed {
                 let operation = if *applied { "Apply" } else { "Update" };
                 let mut value = json!({"manager": manager, "operation": operation, "apiVersion": entry.api_version,
                     "time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": entry.set.to_fields_v1()});
+                if entry.time.is_empty() {
+                    json::remove(&mut value, &["time"]);
+                }
                 if !subresource.is_empty() {
                     json::set(&mut value, &["subresource"], subresource.clone());
                 }
@@ -139,18 +142,27 @@ fn applied_set(def: &ResourceDef, subresource: &str, applied: &Value) -> FieldSe
     set
 }
 
-/// Records an update (also a patch that is not an apply) in `new`'s managed fields.
-pub(crate) fn track_update(def: &ResourceDef, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
-    let empty = match &def.source {
+fn empty_object(def: &ResourceDef) -> Value {
+    match &def.source {
         Source::Builtin { shape, .. } => shape.empty_object(),
         Source::Crd(_) => json!({"metadata": {}}),
-    };
+    }
+}
+
+/// Records an update (also a patch that is not an apply) in `new`'s managed fields.
+pub(crate) fn track_update(def: &ResourceDef, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+    let empty = empty_object(def);
     // A writer may reset the managers by sending an empty list; otherwise what it sends is not trusted.
     let reset = new.get("metadata").and_then(|m| m.get("managedFields")).is_some_and(json::is_empty) && old.is_some();
     let mut managed = match old {
         Some(old) if !reset => Managed::read(old),
         _ => Managed::default(),
     };
+    if old.is_some() && managed.0.is_empty() {
+        // An object that nobody manages is not tracked until somebody applies it.
+        managed.write(new);
+        return;
+    }
     let mut changes = compare(def, old.unwrap_or(&empty), new);
     for set in [&mut changes.added, &mut changes.modified, &mut changes.removed] {
         strip(def, writer.subresource, set);
@@ -159,7 +171,7 @@ pub(crate) fn track_update(def: &ResourceDef, old: Option<&Value>, new: &mut Val
     let key = (writer.manager.to_owned(), false, writer.subresource.to_owned());
     for (other, entry) in &mut managed.0 {
         if *other != key {
-            entry.set = entry.set.difference(&changes.removed).difference(&changes.modified);
+            entry.set = entry.set.difference(&changes.removed).difference(&changed);
         }
     }
     let previous = managed.0.get(&key).map(|e| e.set.clone()).unwrap_or_default();
@@ -181,6 +193,13 @@ pub(crate) fn apply(
     let set = applied_set(def, writer.subresource, applied);
     let mut managed = live.map(Managed::read).unwrap_or_default();
     let key = (writer.manager.to_owned(), true, writer.subresource.to_owned());
+    if let Some(live) = live.filter(|_| managed.0.is_empty()) {
+        let everything = compare(def, &empty_object(def), live);
+        let mut set = everything.added.union(&everything.modified);
+        strip(def, "", &mut set);
+        let entry = Entry { api_version: def.api_version(), time: writer.now.to_owned(), set };
+        managed.0.insert(("before-first-apply".to_owned(), false, String::new()), entry);
+    }
     let last = managed.0.get(&key).cloned();
 
     let base = live.cloned().unwrap_or_else(|| json!({"apiVersion": def.api_version(), "kind": def.kind}));
@@ -245,13 +264,21 @@ fn conflicting_manager(manager: &Manager, entry: &Entry) -> String {
     text
 }
 
-/// After a write of the scale subresource: other managers lose the replicas field.
-pub(crate) fn drop_replicas_owners(object: &mut Value, path: &[&str]) {
+/// After a write of the scale subresource: the writer owns the replicas, alone, and without a time. Two exceptions follow from
+/// how a real server does it: zero replicas are an absent field of a `Scale`, so nobody owns them; and a field that nobody owned
+/// before has no owner afterwards.
+pub(crate) fn track_scale(def: &ResourceDef, object: &mut Value, path: &[&str], manager: &str, replicas: i64) {
     let mut managed = Managed::read(object);
-    for entry in managed.0.values_mut() {
-        if entry.set.has(path) {
-            entry.set.remove_tree(path);
-        }
+    let mut had_owner = false;
+    for entry in managed.0.values_mut().filter(|e| e.set.has(path)) {
+        entry.set.remove_tree(path);
+        had_owner = true;
+    }
+    if replicas != 0 && had_owner {
+        let mut set = FieldSet::default();
+        set.insert(&path.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
+        let entry = Entry { api_version: def.api_version(), time: String::new(), set };
+        managed.0.insert((manager.to_owned(), false, "scale".to_owned()), entry);
     }
     managed.write(object);
 }

@@ -1,6 +1,7 @@
 //! The API server: state, requests, answers.
 
 mod audit;
+mod conform;
 mod crd;
 mod defaults;
 mod delete;
@@ -10,13 +11,14 @@ mod events;
 mod eviction;
 mod fields;
 mod gc;
-mod json;
+pub(crate) mod json;
 mod listen;
 mod managed;
 mod openapi;
 mod patch;
 mod print;
 mod rbac;
+mod read;
 mod respond;
 mod rounds;
 mod router;

@@ -161,7 +161,7 @@ fn apply<'a>(value: &'a Value, step: &Step) -> Vec<&'a Value> {
                 .flatten()
                 .filter(|item| match at(item, &path) {
                     Value::String(text) => text == wanted,
-                    other => other.to_string() == *wanted,
+                    other => *other == *wanted.as_str(),
                 })
                 .collect()
         }
@@ -181,12 +181,12 @@ fn status_of_pod(pod: &Value) -> Value {
     if !at(pod, &["metadata", "deletionTimestamp"]).is_null() {
         return json!("Terminating");
     }
-    let reasons = list_at(pod, &["status", "containerStatuses"])
+    let mut reasons = list_at(pod, &["status", "containerStatuses"])
         .iter()
         .filter_map(|c| ["waiting", "terminated"].into_iter().find_map(|s| at(c, &["state", s, "reason"]).as_str()));
     json!(
         reasons
-            .last()
+            .next_back()
             .or_else(|| at(pod, &["status", "reason"]).as_str())
             .unwrap_or_else(|| str_at(pod, &["status", "phase"]))
     )

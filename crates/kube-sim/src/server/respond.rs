@@ -62,14 +62,13 @@ impl Format {
                 def,
                 std::slice::from_ref(&object),
                 true,
-                json!({
-                "resourceVersion": json::str_at(&object, &["metadata", "resourceVersion"])}),
+                &json!({"resourceVersion": json::str_at(&object, &["metadata", "resourceVersion"])}),
             ),
         }
     }
 
     /// A list, with its paging state in `metadata`.
-    pub(crate) fn list(&self, def: &ResourceDef, mut items: Vec<Value>, metadata: Value) -> Value {
+    pub(crate) fn list(&self, def: &ResourceDef, mut items: Vec<Value>, metadata: &Value) -> Value {
         match self.form {
             Form::Object => {
                 if !def.is_crd() {
@@ -94,7 +93,7 @@ impl Format {
         match self.form {
             Form::Table => {
                 let metadata = json!({"resourceVersion": json::str_at(&object, &["metadata", "resourceVersion"])});
-                self.table(def, std::slice::from_ref(&object), first, metadata)
+                self.table(def, std::slice::from_ref(&object), first, &metadata)
             }
             _ => self.object(def, object),
         }
@@ -111,7 +110,7 @@ impl Format {
         }
     }
 
-    fn table(&self, def: &ResourceDef, items: &[Value], with_columns: bool, metadata: Value) -> Value {
+    fn table(&self, def: &ResourceDef, items: &[Value], with_columns: bool, metadata: &Value) -> Value {
         let columns = print::columns(def);
         let rows: Vec<Value> = items
             .iter()

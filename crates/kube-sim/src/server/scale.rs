@@ -52,7 +52,7 @@ pub(crate) fn read(state: &State, call: &Call) -> Result<Value, ApiError> {
     Ok(scale)
 }
 
-/// Changes the number of replicas. Whoever owned that field before, owns it no longer, and the writer is not recorded.
+/// Changes the number of replicas. Whoever owned that field before, owns it no longer.
 pub(crate) fn write(state: &mut State, call: &mut Call, change: Change<'_>) -> Result<Value, ApiError> {
     let def = call.def.clone();
     let mut scale = read(state, call)?;
@@ -81,13 +81,18 @@ pub(crate) fn write(state: &mut State, call: &mut Call, change: Change<'_>) -> R
         let generation = json::int_at(&object, &["metadata", "generation"]).unwrap_or(0) + 1;
         json::set(&mut object, &["metadata", "generation"], generation);
         let owned: Vec<String> = target.iter().map(|p| format!("f:{p}")).collect();
-        managed::drop_replicas_owners(&mut object, &owned.iter().map(String::as_str).collect::<Vec<_>>());
+        let owned: Vec<&str> = owned.iter().map(String::as_str).collect();
+        managed::track_scale(&def, &mut object, &owned, &call.manager, replicas);
         if !call.dry_run {
             persist(state, &def, object);
         }
     }
     if call.dry_run {
-        json::set(&mut scale, &["spec", "replicas"], replicas);
+        if replicas == 0 {
+            json::remove(&mut scale, &["spec", "replicas"]);
+        } else {
+            json::set(&mut scale, &["spec", "replicas"], replicas);
+        }
         return Ok(scale);
     }
     read(state, call)

@@ -220,6 +220,14 @@ impl<'a> Shape<'a> {
         }
     }
 
+    /// False for members that a custom resource's schema does not name one by one.
+    pub(crate) fn declares(self, name: &str) -> bool {
+        match self {
+            Self::Schema(schema) => schema.get("properties").is_some_and(|p| p.get(name).is_some()),
+            _ => true,
+        }
+    }
+
     /// The shape of an item of a list.
     pub(crate) fn item(self) -> Self {
         match self {

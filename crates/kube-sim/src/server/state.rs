@@ -129,6 +129,10 @@ pub(crate) fn present(def: &ResourceDef, stored: &Value) -> Value {
     let map = super::json::object_mut(&mut object);
     map.insert("apiVersion".to_owned(), Value::String(def.api_version()));
     map.insert("kind".to_owned(), Value::String(def.kind.clone()));
+    if def.has_status && !def.is_crd() {
+        // Go shows an empty status as `{}`.
+        map.entry("status").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
     object
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum Source {
     Crd(Arc<CrdVersion>),
 }
 
+/// Name, verbs, kind, and the group version of the kind if it is not the resource's own.
+type Subresource = (&'static str, &'static [&'static str], String, Option<(&'static str, &'static str)>);
+
 /// One resource in one version.
 #[derive(Clone)]
 pub(crate) struct ResourceDef {
@@ -82,7 +85,7 @@ impl ResourceDef {
         }
     }
 
-    pub(crate) fn subresources(&self) -> Vec<(&'static str, &'static [&'static str], String, Option<(&str, &str)>)> {
+    pub(crate) fn subresources(&self) -> Vec<Subresource> {
         const RW: &[&str] = &["get", "patch", "update"];
         let mut found = Vec::new();
         if self.has_status {

@@ -157,9 +157,16 @@ pub(crate) fn check(def: &ResourceDef, new: &Value, old: Option<&Value>) -> Vec<
 fn workload(new: &Value, causes: &mut Vec<Cause>) {
     let selector = at(new, &["spec", "selector"]);
     match LabelSelector::from_object(selector) {
+        // Decoding does not keep a missing selector apart from an empty one; the former is what people write by mistake.
         None => causes.push(Cause::required("spec.selector", "")),
         Some(parsed) if parsed.is_empty() => {
-            causes.push(Cause::invalid("spec.selector", selector, "empty selector is invalid for deployment"));
+            causes.push(Cause::required("spec.selector", ""));
+            let labels = at(new, &["spec", "template", "metadata", "labels"]);
+            causes.push(Cause::invalid(
+                "spec.template.metadata.labels",
+                labels,
+                "`selector` does not match template `labels`",
+            ));
         }
         Some(parsed) => {
             let template = json!({"metadata": at(new, &["spec", "template", "metadata"])});
@@ -172,6 +179,12 @@ fn workload(new: &Value, causes: &mut Vec<Cause>) {
                 ));
             }
         }
+    }
+    if str_at(new, &["spec", "strategy", "type"]) == "Recreate"
+        && !at(new, &["spec", "strategy", "rollingUpdate"]).is_null()
+    {
+        let why = "may not be specified when strategy `type` is 'Recreate'";
+        causes.push(Cause::forbidden("spec.strategy.rollingUpdate", why));
     }
     if let Some(replicas) = at(new, &["spec", "replicas"]).as_i64()
         && replicas < 0
@@ -198,6 +211,14 @@ fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
             }
             if str_at(container, &["image"]).is_empty() {
                 causes.push(Cause::required(format!("{path}.{list}[{index}].image"), ""));
+            }
+            let mut ports = std::collections::BTreeSet::new();
+            for (at_port, port) in list_at(container, &["ports"]).iter().enumerate() {
+                let name = str_at(port, &["name"]);
+                if !name.is_empty() && !ports.insert(name) {
+                    causes
+                        .push(Cause::duplicate(format!("{path}.{list}[{index}].ports[{at_port}].name"), &json!(name)));
+                }
             }
             for (at_mount, mount) in list_at(container, &["volumeMounts"]).iter().enumerate() {
                 let volume = str_at(mount, &["name"]);
@@ -292,14 +313,8 @@ fn claim(new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
         }
         spec
     };
-    if fixed(old) != fixed(new) {
-        causes.push(Cause::forbidden(
-            "spec",
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
-        ));
-    } else if at(old, &["spec", "resources", "requests"]) != at(new, &["spec", "resources", "requests"])
-        && str_at(old, &["status", "phase"]) != "Bound"
-    {
+    let resized = at(old, &["spec", "resources", "requests"]) != at(new, &["spec", "resources", "requests"]);
+    if fixed(old) != fixed(new) || (resized && str_at(old, &["status", "phase"]) != "Bound") {
         causes.push(Cause::forbidden(
             "spec",
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",

@@ -71,7 +71,7 @@ impl Watch {
             for ((namespace, _), stored) in state.store.all(&request.def.storage) {
                 let object = present(&request.def, stored);
                 if request.filter.matches(namespace, &object) {
-                    queue.push_back(line("ADDED", request.format.watched(&request.def, object, queue.is_empty())));
+                    queue.push_back(line("ADDED", &request.format.watched(&request.def, object, queue.is_empty())));
                 }
             }
             if request.send_initial && request.bookmarks {
@@ -124,7 +124,7 @@ impl Watch {
                     if let Some((kind, object)) = seen(&self.request, &event) {
                         let object = self.request.format.watched(&self.request.def, object, self.first);
                         self.first = false;
-                        self.queue.push_back(line(kind, object));
+                        self.queue.push_back(line(kind, &object));
                     }
                 }
                 self.cursor = state.store.revision();
@@ -135,7 +135,7 @@ impl Watch {
                     self.cursor,
                     state.store.revision()
                 ));
-                self.queue.push_back(line("ERROR", error.to_status()));
+                self.queue.push_back(line("ERROR", &error.to_status()));
                 self.ended = true;
             }
         }
@@ -148,7 +148,7 @@ impl Drop for Watch {
     }
 }
 
-fn line(kind: &str, object: Value) -> Bytes {
+fn line(kind: &str, object: &Value) -> Bytes {
     let mut text = json!({"type": kind, "object": object}).to_string();
     text.push('\n');
     Bytes::from(text)
@@ -160,7 +160,7 @@ fn bookmark(request: &WatchRequest, revision: u64, initial_end: bool) -> Bytes {
     if initial_end {
         super::json::set(&mut object, &["metadata", "annotations", "k8s.io/initial-events-end"], "true");
     }
-    line("BOOKMARK", request.format.bookmark(object))
+    line("BOOKMARK", &request.format.bookmark(object))
 }
 
 /// What a selector makes of an event: objects enter and leave the selection by changing.

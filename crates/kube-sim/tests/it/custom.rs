@@ -36,7 +36,7 @@ async fn widgets(server: &SimServer) -> Api<DynamicObject> {
     Api::namespaced_with(server.client(), "default", &resource)
 }
 
-fn widget(name: &str, spec: Value) -> DynamicObject {
+fn widget(name: &str, spec: &Value) -> DynamicObject {
     from(json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec}))
 }
 
@@ -44,16 +44,14 @@ fn widget(name: &str, spec: Value) -> DynamicObject {
 async fn a_custom_resource_is_pruned_defaulted_and_validated() {
     let server = server();
     let api = widgets(&server).await;
-    let made =
-        api.create(&PostParams::default(), &widget("w", json!({"size": 3, "odd": 1, "free": {"x": 1}}))).await.unwrap();
+    let made = api
+        .create(&PostParams::default(), &widget("w", &json!({"size": 3, "odd": 1, "free": {"x": 1}})))
+        .await
+        .unwrap();
     assert_eq!(made.data["spec"], json!({"size": 3, "free": {"x": 1}, "replicas": 1}));
     assert_eq!(made.metadata.generation, Some(1));
     for bad in [json!({}), json!({"size": 0}), json!({"size": "many"}), json!({"size": 1, "replicas": 2})] {
-        assert_eq!(
-            code(api.create(&PostParams::default(), &widget("bad", bad.clone())).await.unwrap_err()),
-            422,
-            "{bad}"
-        );
+        assert_eq!(code(api.create(&PostParams::default(), &widget("bad", &bad)).await.unwrap_err()), 422, "{bad}");
     }
 }
 
@@ -61,7 +59,7 @@ async fn a_custom_resource_is_pruned_defaulted_and_validated() {
 async fn transition_rules_see_the_old_value() {
     let server = server();
     let api = widgets(&server).await;
-    api.create(&PostParams::default(), &widget("w", json!({"size": 3, "fixed": "a"}))).await.unwrap();
+    api.create(&PostParams::default(), &widget("w", &json!({"size": 3, "fixed": "a"}))).await.unwrap();
     let change = |v: &str| Patch::Merge(json!({"spec": {"fixed": v, "size": 4}}));
     api.patch("w", &PatchParams::default(), &change("a")).await.unwrap();
     let error = api.patch("w", &PatchParams::default(), &change("b")).await.unwrap_err();
@@ -72,7 +70,7 @@ async fn transition_rules_see_the_old_value() {
 async fn status_and_scale_are_apart_from_the_spec() {
     let server = server();
     let api = widgets(&server).await;
-    api.create(&PostParams::default(), &widget("w", json!({"size": 3}))).await.unwrap();
+    api.create(&PostParams::default(), &widget("w", &json!({"size": 3}))).await.unwrap();
     let seen = api
         .patch_status(
             "w",
@@ -93,7 +91,7 @@ async fn status_and_scale_are_apart_from_the_spec() {
 async fn strategic_patches_are_not_for_custom_resources() {
     let server = server();
     let api = widgets(&server).await;
-    api.create(&PostParams::default(), &widget("w", json!({"size": 3}))).await.unwrap();
+    api.create(&PostParams::default(), &widget("w", &json!({"size": 3}))).await.unwrap();
     let error =
         api.patch("w", &PatchParams::default(), &Patch::Strategic(json!({"spec": {"size": 4}}))).await.unwrap_err();
     assert_eq!(code(error), 415);
@@ -103,7 +101,7 @@ async fn strategic_patches_are_not_for_custom_resources() {
 async fn discovery_finds_it_and_deleting_the_definition_deletes_it() {
     let server = server();
     let api = widgets(&server).await;
-    api.create(&PostParams::default(), &widget("w", json!({"size": 3}))).await.unwrap();
+    api.create(&PostParams::default(), &widget("w", &json!({"size": 3}))).await.unwrap();
     let found = kube::discovery::Discovery::new(server.client()).run().await.unwrap();
     let (resource, _) = found.resolve_gvk(&GroupVersionKind::gvk("example.com", "v1", "Widget")).unwrap();
     assert_eq!(resource.plural, "widgets");

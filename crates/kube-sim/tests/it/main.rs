@@ -1,9 +1,18 @@
 //! The server as its clients see it: through an unchanged `kube` client.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "helpers of tests"
+)]
 
 mod controller;
 mod crud;
 mod custom;
 mod faulty;
+mod kubectl;
 mod patches;
 mod watching;
 

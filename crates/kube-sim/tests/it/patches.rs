@@ -126,9 +126,22 @@ async fn scaling_takes_the_field_from_its_owner() {
     let seen = serde_json::to_value(api.get("d").await.unwrap()).unwrap();
     assert_eq!((seen["spec"]["replicas"].clone(), seen["metadata"]["generation"].clone()), (json!(0), json!(2)));
     assert!(owners(&seen, "/f:spec/f:replicas").is_empty());
+    let scale = async |replicas: u32| {
+        let params = PatchParams { field_manager: Some("me".into()), ..PatchParams::default() };
+        api.patch_scale("d", &params, &Patch::Merge(json!({"spec": {"replicas": replicas}}))).await.unwrap();
+        owners(&serde_json::to_value(api.get("d").await.unwrap()).unwrap(), "/f:spec/f:replicas")
+    };
+    assert!(scale(4).await.is_empty(), "nobody owned it, nobody does");
     let back = apply(&api, "helm", false, &deployment("d", Some(2))).await.unwrap();
-    assert_eq!(back["spec"]["replicas"], 2, "no conflict after a scale");
-    apply(&api, "helm", false, &deployment("d", None)).await.unwrap();
+    assert_eq!(back["spec"]["replicas"], 2, "no conflict after scaling to zero");
+    assert_eq!(scale(3).await, ["me"], "taken from its owner");
+    let kube::Error::Api(status) = apply(&api, "helm", false, &deployment("d", Some(2))).await.unwrap_err() else {
+        panic!()
+    };
+    assert_eq!(
+        status.message,
+        "Apply failed with 1 conflict: conflict with \"me\" with subresource \"scale\" using apps/v1: .spec.replicas"
+    );
 }
 
 #[tokio::test(start_paused = true)]

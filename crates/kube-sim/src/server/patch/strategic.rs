@@ -75,7 +75,8 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, shape:
             continue;
         }
         if let (Some(Value::Array(items)), Some(order)) = (target.get_mut(field), value.as_array()) {
-            reorder(items, order, shape.field(field).patch_merge_key().as_deref());
+            let server = items.clone();
+            reorder(items, order, shape.field(field).patch_merge_key().as_deref(), &server);
         }
     }
     Ok(())
@@ -87,15 +88,14 @@ fn merge_list(
     shape: Shape<'_>,
     order: Option<&Vec<Value>>,
 ) -> Result<Vec<Value>, ApiError> {
+    let server = existing.clone();
     if shape.merges_values() {
         for item in patch {
             if !existing.contains(item) {
                 existing.push(item.clone());
             }
         }
-        if let Some(order) = order {
-            reorder(&mut existing, order, None);
-        }
+        reorder(&mut existing, order.map_or(patch, Vec::as_slice), None, &server);
         return Ok(existing);
     }
     let Some(merge_key) = shape.patch_merge_key() else { return Ok(patch.to_vec()) };
@@ -124,31 +124,32 @@ fn merge_list(
             }
         }
     }
-    if let Some(order) = order {
-        reorder(&mut existing, order, Some(merge_key));
-    }
+    reorder(&mut existing, order.map_or(patch, Vec::as_slice), Some(merge_key), &server);
     Ok(existing)
 }
 
-/// Sorts listed items as the client asked; the others keep their places behind their predecessor.
-fn reorder(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>) {
-    let rank = |item: &Value| match merge_key {
-        Some(key) => order.iter().position(|o| o.get(key) == item.get(key)),
-        None => order.iter().position(|o| o == item),
+/// Puts the items that the patch names in its order. The others are inserted before the first named item that stood behind
+/// them on the server.
+fn reorder(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>, server: &[Value]) {
+    let same = |a: &Value, b: &Value| match merge_key {
+        Some(key) => a.get(key) == b.get(key),
+        None => a == b,
     };
-    let mut last = 0;
-    let mut ranked: Vec<((usize, usize), Value)> = Vec::with_capacity(items.len());
-    for (index, item) in items.drain(..).enumerate() {
-        match rank(&item) {
-            Some(found) => {
-                last = found;
-                ranked.push(((found, 0), item));
-            }
-            None => ranked.push(((last, index + 1), item)),
-        }
+    let place = |item: &Value| server.iter().position(|s| same(s, item));
+    let (mut named, others): (Vec<Value>, Vec<Value>) = items.drain(..).partition(|i| order.iter().any(|o| same(o, i)));
+    named.sort_by_key(|item| order.iter().position(|o| same(o, item)));
+    let mut from = 0;
+    for item in others {
+        let mine = place(&item);
+        let at = named
+            .iter()
+            .skip(from)
+            .position(|n| place(n) > mine && mine.is_some())
+            .map_or(named.len(), |found| from + found);
+        named.insert(at, item);
+        from = at + 1;
     }
-    ranked.sort_by_key(|(rank, _)| *rank);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
+    *items = named;
 }
 
 #[cfg(test)]
@@ -175,7 +176,7 @@ mod tests {
             "containers": [{"name": "a", "image": "a:2", "env": [{"name": "Y", "value": "2"}]}], "tolerations": [{"key": "u"}]}}}}));
         let spec = &got["spec"]["template"]["spec"];
         assert_eq!(spec["containers"][0]["image"], "a:2");
-        assert_eq!(spec["containers"][0]["env"], json!([{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]));
+        assert_eq!(spec["containers"][0]["env"], json!([{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]));
         assert_eq!(spec["containers"][1]["image"], "b:1");
         assert_eq!(spec["tolerations"], json!([{"key": "u"}]));
     }
