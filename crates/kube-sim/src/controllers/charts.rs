@@ -105,11 +105,31 @@ fn parse(yaml: &[u8]) -> Result<ChartMetadata, Error> {
 /// [`Error::Source`] when it is not a packed chart.
 pub fn chart_metadata(packed: &[u8]) -> Result<ChartMetadata, Error> {
     let files = unpack(packed).map_err(|error| Error::Source(format!("unpacking the chart: {error}")))?;
-    let of_chart = |path: &str| path.split_once('/').is_some_and(|(_, file)| file == "Chart.yaml");
-    match files.iter().find(|(path, _)| of_chart(path)) {
+    match files.iter().find(|(path, _)| is_metadata(path)) {
         Some((_, Packed::File { content, .. })) => parse(content),
         _ => Err(Error::Source("the archive is not a chart: it has no Chart.yaml".to_owned())),
     }
+}
+
+/// The packed chart with another version in its `Chart.yaml`.
+pub(super) fn chart_with_version(packed: &[u8], version: &str) -> Result<Vec<u8>, Error> {
+    let mut files = unpack(packed).map_err(|error| Error::Source(format!("unpacking the chart: {error}")))?;
+    let metadata = files.iter_mut().find(|(path, _)| is_metadata(path));
+    if let Some((_, Packed::File { content, .. })) = metadata {
+        let mut fields: serde_json::Value =
+            serde_yaml_ng::from_slice(content).map_err(|error| Error::Source(format!("Chart.yaml: {error}")))?;
+        if let Some(fields) = fields.as_object_mut() {
+            fields.insert("version".to_owned(), version.into());
+        }
+        // JSON is YAML.
+        *content = fields.to_string().into_bytes();
+    }
+    pack(&files).map_err(|error| Error::Source(format!("packing the chart: {error}")))
+}
+
+/// Whether this is the `Chart.yaml` of the chart itself, not of one it depends on.
+fn is_metadata(path: &str) -> bool {
+    path.split_once('/').is_some_and(|(_, file)| file == "Chart.yaml")
 }
 
 /// The chart at `path` of an unpacked source tree.
@@ -222,6 +242,8 @@ mod tests {
         let registry = ChartRegistry::new(root.path().to_owned());
         let (metadata, packed) = registry.find("oci://r.test/charts", "notes", "1.0.0").unwrap();
         assert_eq!(chart_metadata(&packed).unwrap(), metadata);
+        let changed = chart_with_version(&packed, "1.0.0+0123456789ab").unwrap();
+        assert_eq!(chart_metadata(&changed).unwrap().version, "1.0.0+0123456789ab");
         fs::remove_dir_all(folder.join("a")).unwrap();
         fs::write(folder.join("notes-1.0.0.tgz"), &packed).unwrap();
         assert_eq!(registry.find("oci://r.test/charts", "notes", "1.0.0").unwrap(), (metadata, packed));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::artifact::{Artifact, ArtifactStore, sha256};
-use super::charts::chart_metadata;
+use super::charts::{chart_metadata, chart_with_version};
 use super::conditions::{self, At};
 use super::drive::{Next, Related, drive, flux};
 use super::flux_chart::{chart_api, ready_artifact};
@@ -196,16 +196,15 @@ async fn attempt(
     loaded: Loaded,
 ) -> End {
     let generation = object.metadata.generation.unwrap_or(0);
-    let Loaded { mut metadata, chart, values } = loaded;
-    // An OCI artifact's chart counts as a version of its own per digest.
-    let oci_digest = artifact.revision.split_once('@').map(|(_, digest)| digest.to_owned());
-    if let Some(hash) = oci_digest.as_deref().and_then(|digest| digest.split_once(':')).map(|(_, hash)| hash) {
-        let short: String = hash.chars().take(12).collect();
-        state.last_attempted_revision_digest = oci_digest.clone();
-        metadata.version = metadata.version.split('+').next().unwrap_or_default().to_owned();
-        tracing::debug!(version = metadata.version, short, "chart from an OCI artifact");
-    } else {
-        state.last_attempted_revision_digest = None;
+    let Loaded { mut metadata, mut chart, values } = loaded;
+    state.last_attempted_revision_digest = artifact.revision.split_once('@').map(|(_, digest)| digest.to_owned());
+    if let Some((_, hash)) = state.last_attempted_revision_digest.as_deref().and_then(|digest| digest.split_once(':')) {
+        // The tag may be moved: a chart from an OCI artifact is a version of its own per digest.
+        let version = format!("{}+{}", metadata.version, hash.chars().take(12).collect::<String>());
+        match chart_with_version(&chart, &version) {
+            Ok(changed) => (metadata.version, chart) = (version, changed.into()),
+            Err(error) => return End::unsettled(Err(error)),
+        }
     }
     let desired = Desired { chart: metadata, config_digest: values_digest(&values) };
     let (name, namespace) = target(object, wanted);

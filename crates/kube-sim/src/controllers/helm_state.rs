@@ -292,9 +292,9 @@ pub(super) fn decide(
         State::OutOfSync => Decision::Run(Step::Upgrade),
         State::InSync => {
             if retrying {
-                status.history.truncate(KEEP)
+                status.history.truncate(KEEP);
             } else {
-                trim(&mut status.history)
+                trim(&mut status.history);
             }
             if forced { Decision::Run(Step::Upgrade) } else { Decision::Done }
         }
@@ -409,9 +409,9 @@ mod tests {
 
     #[test]
     fn the_state_follows_from_the_record_and_what_was_seen_before() {
-        let v1 = stored(1, "deployed", "1.0.0", json!({}));
+        let v1 = stored(1, "deployed", "1.0.0", &json!({}));
         let seen = with_history(std::slice::from_ref(&v1)).history;
-        let rolled_back_by_hand = stored(2, "deployed", "0.9.0", json!({}));
+        let rolled_back_by_hand = stored(2, "deployed", "0.9.0", &json!({}));
         let other_values = Desired { config_digest: values_digest(&json!({ "a": 1 })), ..desired("1.0.0") };
         let cases = [
             (None, vec![], desired("1.0.0"), State::Absent),
@@ -424,13 +424,13 @@ mod tests {
         for (last, history, desired, expected) in cases {
             assert_eq!(determine(last, &history, &desired), Ok(expected));
         }
-        let pending = stored(2, "pending-upgrade", "1.1.0", json!({}));
+        let pending = stored(2, "pending-upgrade", "1.1.0", &json!({}));
         assert_eq!(determine(Some(&pending), &seen, &desired("1.1.0")), Ok(State::Locked));
     }
 
     #[test]
     fn a_failed_upgrade_is_remediated_as_the_spec_says() {
-        let releases = [stored(1, "deployed", "1.0.0", json!({})), stored(2, "failed", "1.1.0", json!({}))];
+        let releases = [stored(1, "deployed", "1.0.0", &json!({})), stored(2, "failed", "1.1.0", &json!({}))];
         let cases = [
             (HelmReleaseSpec::default(), 1, Decision::RetriesExceeded),
             (HelmReleaseSpec::default(), 0, Decision::Run(Step::Upgrade)),
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn retrying_never_gives_up() {
-        let releases = [stored(1, "failed", "1.0.0", json!({}))];
+        let releases = [stored(1, "failed", "1.0.0", &json!({}))];
         let strategy = StrategySpec { name: "RetryOnFailure".into(), retry_interval: Some("1s".into()) };
         let upgrade = ActionSpec { strategy: Some(strategy), ..ActionSpec::default() };
         let spec = HelmReleaseSpec { upgrade, ..HelmReleaseSpec::default() };
@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_rollback_needs_a_record_to_go_back_to() {
-        let releases = [stored(2, "failed", "1.1.0", json!({}))];
+        let releases = [stored(2, "failed", "1.1.0", &json!({}))];
         let mut status = with_history(&releases);
         (status.last_attempted_release_action, status.upgrade_failures) = (Some("upgrade".into()), 1);
         let decision = decide(&State::Failed, &remediating(3, None, None), &mut status, &releases, false);
@@ -475,8 +475,8 @@ mod tests {
 
     #[test]
     fn the_history_is_newest_first_and_follows_the_records() {
-        let mut status = with_history(&[stored(1, "deployed", "1.0.0", json!({}))]);
-        let after = [stored(1, "superseded", "1.0.0", json!({})), stored(2, "deployed", "1.1.0", json!({}))];
+        let mut status = with_history(&[stored(1, "deployed", "1.0.0", &json!({}))]);
+        let after = [stored(1, "superseded", "1.0.0", &json!({})), stored(2, "deployed", "1.1.0", &json!({}))];
         assert!(record(&mut status, &after, 1, "upgrade"));
         let seen: Vec<_> = status.history.iter().map(|entry| (entry.version, entry.status.as_str())).collect();
         assert_eq!(seen, [(2, "deployed"), (1, "superseded")]);

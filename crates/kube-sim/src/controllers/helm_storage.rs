@@ -147,7 +147,7 @@ fn encode(body: &Value) -> std::io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub(super) fn stored(version: i64, status: &str, chart_version: &str, config: Value) -> StoredRelease {
+pub(super) fn stored(version: i64, status: &str, chart_version: &str, config: &Value) -> StoredRelease {
     let body = serde_json::json!({
         "name": "notes", "namespace": "apps", "version": version, "config": config, "manifest": "",
         "info": { "status": status }, "chart": { "metadata": { "name": "notes", "version": chart_version } },
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_record_survives_encoding() {
-        let release = stored(3, "deployed", "1.2.0", json!({ "a": 1 }));
+        let release = stored(3, "deployed", "1.2.0", &json!({ "a": 1 }));
         assert_eq!(decode(&encode(&release.body).unwrap()).unwrap(), release.body);
         assert_eq!((release.version(), release.chart("version").as_str()), (3, "1.2.0"));
     }

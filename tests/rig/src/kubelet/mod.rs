@@ -25,7 +25,7 @@ pub use images::{ImageMap, Program, UnknownImage};
 pub use runlog::{Entry, Event, PodRef, Run, RunHistory, RunLog};
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -110,7 +110,7 @@ pub async fn run(mut args: KubeletArgs, client: Client, stop: CancellationToken)
     let context = Arc::new(Context {
         in_use: node::VolumesInUse::new(client.clone(), args.node_name.clone()),
         spawner: process::Spawner::start()?,
-        addresses: Addresses::default(),
+        addresses: Addresses::reserve()?,
         client,
         args,
         images,
@@ -192,30 +192,45 @@ fn hand_over(
     });
 }
 
-/// Loopback addresses `127.1.x.y`, one per pod.
-#[derive(Default)]
-struct Addresses(Mutex<(u16, BTreeSet<Ipv4Addr>)>);
+/// Loopback addresses `127.n.x.y`, one per pod, with an `n` that no other kubelet of this machine has: otherwise the probes
+/// of one rig could be answered by the pods of another.
+struct Addresses {
+    network: u8,
+    pods: Mutex<(u16, BTreeSet<Ipv4Addr>)>,
+    /// Holds the network: the kernel lets one process listen there, and frees it when that process ends.
+    _hold: TcpListener,
+}
 
 impl Addresses {
+    /// The first network that is free.
+    fn reserve() -> anyhow::Result<Self> {
+        let hold = |network| TcpListener::bind((Ipv4Addr::new(127, network, 255, 254), 10250)).ok();
+        let mut networks = (1..=254).filter_map(|network| Some((network, hold(network)?)));
+        let (network, hold) = networks.next().context("no loopback network is free for pods")?;
+        Ok(Self { network, pods: Mutex::default(), _hold: hold })
+    }
+
     /// The address asked for if it is free (a pod keeps its own across a restart of the kubelet), or the next free one.
     fn take(&self, wish: Option<Ipv4Addr>) -> Ipv4Addr {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, taken) = &mut *guard;
-        if let Some(wish) = wish.filter(|wish| wish.octets().starts_with(&[127, 1]) && taken.insert(*wish)) {
+        let own = |wish: &Ipv4Addr| wish.octets().starts_with(&[127, self.network]);
+        if let Some(wish) = wish.filter(|wish| own(wish) && taken.insert(*wish)) {
             return wish;
         }
         loop {
-            *last = last.wrapping_add(1).max(1);
+            // Neither the network's own address nor the one that holds it.
+            *last = last.wrapping_add(1) % 0xff00;
             let [high, low] = last.to_be_bytes();
-            let address = Ipv4Addr::new(127, 1, high, low);
-            if taken.insert(address) {
+            let address = Ipv4Addr::new(127, self.network, high, low);
+            if *last != 0 && taken.insert(address) {
                 return address;
             }
         }
     }
 
     fn give_back(&self, address: Ipv4Addr) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&address);
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&address);
     }
 }
 
@@ -232,12 +247,15 @@ mod tests {
 
     #[test]
     fn no_two_pods_share_an_address() {
-        let addresses = Addresses::default();
+        let addresses = Addresses::reserve().unwrap();
         let first = addresses.take(None);
         let second = addresses.take(Some(first));
         assert_ne!(first, second);
         addresses.give_back(first);
         assert_eq!(addresses.take(Some(first)), first);
         assert_ne!(addresses.take(Some(Ipv4Addr::LOCALHOST)), Ipv4Addr::LOCALHOST);
+        let other = Addresses::reserve().unwrap();
+        assert_ne!(other.network, addresses.network);
+        assert_ne!(other.take(Some(first)), first);
     }
 }

@@ -1,9 +1,11 @@
 //! The status of a pod: what the containers do, put in the API's words, and its writing.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
@@ -24,6 +26,10 @@ struct Containers {
     pod_ip: Option<String>,
     /// No process will start any more.
     ended: bool,
+    /// When the pod was first seen here, or by an earlier kubelet.
+    start: Option<Time>,
+    /// Of each condition, the state and since when.
+    since: BTreeMap<String, (bool, Time)>,
 }
 
 /// Collects what the containers report and writes it to the API.
@@ -61,6 +67,13 @@ impl Reporter {
         let containers = Containers {
             main: fresh(&spec.containers, earlier.container_statuses, waiting),
             init: fresh(&init, earlier.init_container_statuses, "PodInitializing"),
+            start: Some(earlier.start_time.unwrap_or_else(|| Timestamp::now().into())),
+            since: earlier
+                .conditions
+                .into_iter()
+                .flatten()
+                .filter_map(|one| Some((one.type_, (one.status == "True", one.last_transition_time?))))
+                .collect(),
             ..Containers::default()
         };
         Self { client, pod, containers: Mutex::new(containers), changed: Notify::new() }
@@ -107,11 +120,8 @@ impl Reporter {
 
     /// Writes the status as it is now. A pod that is gone (or another one of that name) is left alone.
     pub(super) async fn publish(&self) -> kube::Result<()> {
-        let containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let patch = json!({
-            "metadata": { "uid": self.pod.metadata.uid },
-            "status": pod_status(&self.pod, &containers),
-        });
+        let status = pod_status(&self.pod, &mut self.containers.lock().unwrap_or_else(PoisonError::into_inner));
+        let patch = json!({ "metadata": { "uid": self.pod.metadata.uid }, "status": status });
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.pod.namespace().unwrap_or_default());
         let params = PatchParams { field_manager: Some("rig-kubelet".to_owned()), ..PatchParams::default() };
         match api.patch_status(&self.pod.name_any(), &params, &Patch::Strategic(patch)).await {
@@ -127,7 +137,7 @@ pub(super) fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn pod_status(pod: &Pod, containers: &Containers) -> Value {
+fn pod_status(pod: &Pod, containers: &mut Containers) -> Value {
     let spec = pod.spec.clone().unwrap_or_default();
     let phase = phase(&spec, containers);
     let finished = phase == "Succeeded";
@@ -142,21 +152,28 @@ fn pod_status(pod: &Pod, containers: &Containers) -> Value {
         };
         (reason, message)
     };
-    let condition = |kind: &str, ok: bool, why: Option<(&str, String)>| {
-        let before = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut since = std::mem::take(&mut containers.since);
+    let mut condition = |kind: &str, ok: bool, why: Option<(&str, String)>| {
+        let now = || (ok, Timestamp::now().into());
+        let entry = since.entry(kind.to_owned()).or_insert_with(now);
+        if entry.0 != ok {
+            *entry = now();
+        }
         let state = if ok { "True" } else { "False" };
-        let same = before.filter(|before| before.type_ == kind && before.status == state).last();
-        let since = same.and_then(|same| same.last_transition_time.clone());
-        let since = since.map_or_else(Timestamp::now, |time| time.0).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let (reason, message) = why.unzip();
-        json!({ "type": kind, "status": state, "reason": reason, "message": message, "lastTransitionTime": since,
+        json!({ "type": kind, "status": state, "reason": reason, "message": message, "lastTransitionTime": entry.1,
                 "observedGeneration": pod.metadata.generation })
     };
     let ready = unready.is_empty() && !containers.main.is_empty() && !finished;
     let not_initialized = (!initialized).then(|| ("ContainersNotInitialized", String::new()));
     let not_ready = || (!ready).then(why_unready);
-    let start = pod.status.as_ref().and_then(|status| status.start_time.clone());
-    let start = start.unwrap_or_else(|| Timestamp::now().into());
+    let conditions = [
+        condition("PodReadyToStartContainers", containers.pod_ip.is_some(), None),
+        condition("Initialized", initialized, not_initialized),
+        condition("Ready", ready, not_ready()),
+        condition("ContainersReady", ready, not_ready()),
+    ];
+    containers.since = since;
     json!({
         "phase": phase,
         "observedGeneration": pod.metadata.generation,
@@ -164,13 +181,8 @@ fn pod_status(pod: &Pod, containers: &Containers) -> Value {
         "hostIPs": [{ "ip": "127.0.0.1" }],
         "podIP": containers.pod_ip,
         "podIPs": containers.pod_ip.iter().map(|ip| json!({ "ip": ip })).collect::<Vec<_>>(),
-        "startTime": start,
-        "conditions": [
-            condition("PodReadyToStartContainers", containers.pod_ip.is_some(), None),
-            condition("Initialized", initialized, not_initialized),
-            condition("Ready", ready, not_ready()),
-            condition("ContainersReady", ready, not_ready()),
-        ],
+        "startTime": containers.start,
+        "conditions": conditions,
         "initContainerStatuses": containers.init,
         "containerStatuses": containers.main,
     })
@@ -284,6 +296,17 @@ mod tests {
             let containers = Containers { init, main, ..Containers::default() };
             assert_eq!(phase(&spec, &containers), expected, "{policy} {containers:?}");
         }
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_turns() {
+        let old: Time = Timestamp::UNIX_EPOCH.into();
+        let mut containers = Containers { main: vec![running()], ..Containers::default() };
+        containers.since.insert("Ready".to_owned(), (false, old.clone()));
+        let since = |containers: &mut Containers| pod_status(&Pod::default(), containers)["conditions"][2].clone();
+        assert_eq!(since(&mut containers)["lastTransitionTime"], json!(old));
+        containers.main[0].ready = true;
+        assert_ne!(since(&mut containers)["lastTransitionTime"], json!(old));
     }
 
     #[test]
