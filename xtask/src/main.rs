@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to whoever runs it")]
 
 mod cargo;
+mod generate;
 mod journeys;
 mod layers;
 mod steps;
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Everything CI runs, in order; ends at the first step that fails.
     Test,
+    /// Write the files that are generated from code.
+    Gen(generate::Args),
     /// The real rig: build its servers, start one that stays, enter it, stop it.
     Testbed {
         #[command(subcommand)]
@@ -36,6 +39,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test => test::run(),
+        Command::Gen(args) => generate::run(&args),
         Command::Testbed { action } => testbed::run(action),
         Command::Journeys(args) => journeys::run(&args),
     };

@@ -3,7 +3,7 @@
 use crate::cargo::{self, cargo};
 use crate::journeys::{self, Rig};
 use crate::steps::{Outcome, Steps};
-use crate::{layers, testbed};
+use crate::{generate, layers, testbed};
 
 /// The rigs that the journeys run on, quickest first.
 const RIGS: [(&str, Rig); 1] = [("journeys on real servers", Rig::Real)];
@@ -16,6 +16,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("format", &["fmt", "--all", "--check"])?;
     step("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     steps.take("layers", || done(layers::check()))?;
+    steps.take("generated files", || done(generate::check()))?;
     // Before the tests, because some of them start a rig.
     let mut no_rig = None;
     steps.take("rig build", || {

@@ -3,10 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::manifests::Part;
+
 /// Runs upgrade and rollback requests.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "windlass-operator", version)]
 pub struct Args {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// The namespace of the leader election lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
     pub namespace: String,
@@ -34,4 +39,17 @@ pub struct Args {
     /// What is logged, as a tracing filter.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// What the program does besides running.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Command {
+    /// Print what installs the operator.
+    Manifests {
+        /// Which part; by default all objects, for `kubectl apply -f -`.
+        part: Option<Part>,
+        /// Write every part as a file of this folder, and print nothing.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "part")]
+        into: Option<PathBuf>,
+    },
 }

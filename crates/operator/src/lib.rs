@@ -12,6 +12,7 @@ mod events;
 mod http;
 mod kinds;
 pub mod lease;
+pub mod manifests;
 mod metrics;
 pub mod rbac;
 mod reconcile;
@@ -22,6 +23,6 @@ pub mod status;
 pub mod store;
 mod sweep;
 
-pub use args::Args;
+pub use args::{Args, Command};
 pub use clock::SystemClock;
 pub use run::{main, run};

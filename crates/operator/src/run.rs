@@ -22,14 +22,14 @@ use windlass_snapshot::{CsiSnapshots, RestorePointStore};
 use windlass_workloads::{KubeHealth, KubeWorkloads, http_client};
 
 use crate::apps::ManagedApps;
-use crate::args::Args;
+use crate::args::{Args, Command};
 use crate::clock::SystemClock;
 use crate::context::Context;
 use crate::events::Events;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::rights::OwnRights;
-use crate::{controller, http, sweep};
+use crate::{controller, http, manifests, sweep};
 
 /// How long a volume that a restore replaced is kept.
 const KEEP_REPLACED: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -43,6 +43,10 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if let Some(Command::Manifests { part, into }) = &args.command {
+        let done = into.as_ref().map_or_else(|| manifests::print(*part), |folder| manifests::write(folder));
+        return ended(done);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -50,7 +54,7 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let client = Client::try_default().await.context("no cluster")?;
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;
@@ -68,7 +72,11 @@ pub fn main() -> ExitCode {
     });
     // A Git call that hangs must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    match ended {
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended");
