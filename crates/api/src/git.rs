@@ -123,7 +123,7 @@ pub struct Pin {
     /// The document in the file: its kind and, unless it has none, its name, as `HelmRelease/notes`.
     #[schemars(
         length(min = 1, max = 317),
-        regex(pattern = "^[A-Za-z][A-Za-z0-9]*(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")
+        regex(pattern = "^[A-Za-z][A-Za-z0-9]*(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?){0,2}$")
     )]
     pub object: String,
     /// The scalar in the document: keys and indices joined by dots, as `spec.chart.spec.version`; list items by a key, as

@@ -27,7 +27,7 @@ pub(crate) struct Context {
     pub(crate) rights: OwnRights,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
-    /// Held while facts are gathered and a plan is stored, so that two plans never overlook each other.
+    /// Held from the look at other plans until the own one is stored, so that two never overlook each other.
     pub(crate) planning: Mutex<()>,
     /// One lock for each app: operations of one app take turns.
     pub(crate) turns: std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>,

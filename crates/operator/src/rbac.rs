@@ -78,6 +78,7 @@ pub const RIGHTS: &[Right] = &[
         "Git credentials that an app names, and the releases that Helm stores",
     ),
     right("", "services", &["get"], Scope::App, "HTTP checks"),
+    right("discovery.k8s.io", "endpointslices", &["list"], Scope::App, "HTTP checks"),
     right(
         "",
         "pods",
@@ -155,7 +156,13 @@ pub const RIGHTS: &[Right] = &[
         Scope::Delivery,
         "what was fetched; patch is for asking it to fetch now",
     ),
-    right("source.toolkit.fluxcd.io", "helmrepositories", &["get", "patch"], Scope::Delivery, "asking it to look for new charts now"),
+    right(
+        "source.toolkit.fluxcd.io",
+        "helmrepositories",
+        &["get", "patch"],
+        Scope::Delivery,
+        "asking it to look for new charts now",
+    ),
     right("source.toolkit.fluxcd.io", "helmcharts", &["get", "list"], Scope::Delivery, "which chart was fetched"),
     right("events.k8s.io", "events", &["create", "patch"], Scope::App, "one event for each step"),
     right("coordination.k8s.io", "leases", &["get", "create", "update"], Scope::Own, "leader election"),

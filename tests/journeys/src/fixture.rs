@@ -211,8 +211,8 @@ spec:
         };
         for app in [&first, &second] {
             let pins = json!([{
-                "component": "image/notes", "repository": "apps", "path": app.path, "object": "Deployment/notes",
-                "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
+                "component": "image/notes", "repository": "apps", "path": app.path,
+                "object": format!("Deployment/{}/notes", app.name), "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
             }]);
             let delivery = json!([{"kind": "Kustomization", "name": one, "namespace": "flux-system"}]);
             self.manage(app, &Shape::default(), delivery, pins).await?;

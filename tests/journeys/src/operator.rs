@@ -42,7 +42,7 @@ impl Operator {
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(&self.program)
-            .args(["--namespace", SYSTEM, "--lease-seconds", "5", "--log", "info,windlass_operator=debug"])
+            .args(["--namespace", SYSTEM, "--lease-seconds", "3", "--log", "info,windlass_operator=debug"])
             .arg(format!("--listen=127.0.0.1:{}", self.port))
             .arg(format!("--git-cache={}", self.cache.display()))
             .env("KUBECONFIG", &self.kubeconfig)

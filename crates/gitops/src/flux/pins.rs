@@ -64,8 +64,15 @@ pub(super) fn place(pin: &Pin, own: &[Own]) -> Place {
     if let Some(image) = kustomize_image(pin, &path) {
         return images(image, own);
     }
-    let Some((kind, name)) = pin.object.split_once('/') else { return Place::Nowhere };
-    let is_it = |object: &ObjectRef| object.kind == kind && object.name == name;
+    let parts: Vec<&str> = pin.object.split('/').collect();
+    let (kind, namespace, name) = match parts.as_slice() {
+        [kind, name] => (*kind, None, *name),
+        [kind, namespace, name] => (*kind, Some(*namespace), *name),
+        _ => return Place::Nowhere,
+    };
+    let is_it = |object: &ObjectRef| {
+        object.kind == kind && object.name == name && namespace.is_none_or(|namespace| object.namespace == namespace)
+    };
     let mut found = own.iter().flat_map(|owned| {
         let itself = is_it(&owned.object).then_some((&owned.object, "", owned));
         let applied = owned.applies.iter().filter(|(object, _)| is_it(object));

@@ -13,7 +13,7 @@ use upgrade_core::ports::{ActiveOperation, AppStore as _};
 use windlass_api::call::{CallError, patch_params, post_params};
 use windlass_api::{
     COMPLETE, ConditionStatus, FAILED, OperationKind, Outcome, READY, RECONCILING, RollbackData, RollbackRequest,
-    RollbackRequestSpec, RollbackTo, STALLED, Subject, set_condition,
+    RollbackRequestSpec, RollbackTo, STALLED, Subject, UpgradeRequest, set_condition,
 };
 
 use super::ask::AUTOMATIC;
@@ -35,7 +35,10 @@ impl<K: Request> Turn<'_, K> {
         let (plan, journal) = (stored.plan, stored.journal);
         let message = status::message(&plan, &journal);
         let (verdict, message) = match outcome {
-            engine::Outcome::Succeeded => (Outcome::Succeeded, message),
+            engine::Outcome::Succeeded => {
+                self.settle_inherited(&plan).await?;
+                (Outcome::Succeeded, message)
+            }
             engine::Outcome::Undone(cause) => match (cause, journal.leftovers(&plan).is_empty()) {
                 (Cause::Cancelled, true) => (Outcome::Cancelled, message),
                 (Cause::StepFailed { .. }, true) => (Outcome::Undone, message),
@@ -88,6 +91,30 @@ impl<K: Request> Turn<'_, K> {
                 Ok((Outcome::RolledBack, format!("{message}; rolled back by {name}")))
             }
         }
+    }
+
+    /// What earlier operations had left is put right by a success that took it over: their lists say so.
+    async fn settle_inherited(&self, plan: &Plan) -> Result<(), Failure> {
+        let Some(inputs) = inputs_of(plan) else { return Ok(()) };
+        for other in self.others().await? {
+            if !(other.same_app && other.over && other.leaves && inputs.take_over.contains(&other.uid)) {
+                continue;
+            }
+            let patch = Patch::Merge(json!({"metadata": {"uid": other.uid}, "status": {"leftovers": []}}));
+            let written = if other.is_upgrade {
+                let api: Api<UpgradeRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
+                api.patch_status(&other.name, &patch_params(), &patch).await.map(|_| ())
+            } else {
+                let api: Api<RollbackRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
+                api.patch_status(&other.name, &patch_params(), &patch).await.map(|_| ())
+            };
+            match written.map_err(CallError::on::<UpgradeRequest>("patch", &self.namespace, &other.name)) {
+                Ok(()) => {}
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        Ok(())
     }
 
     async fn create_rollback(&self, name: &str, spec: RollbackRequestSpec) -> Result<String, Failure> {

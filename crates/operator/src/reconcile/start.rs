@@ -44,8 +44,6 @@ impl<K: Request> Turn<'_, K> {
         if !dry_run {
             self.add_finalizer().await?;
         }
-        // Two plans that are made at once would overlook each other.
-        let _planning = self.context.planning.lock().await;
         let others = self.others().await?;
         if !dry_run {
             let instead_of = self.superseded(&others);
@@ -92,6 +90,9 @@ impl<K: Request> Turn<'_, K> {
             Err(PlanError::Empty) => return self.refuse("there is nothing to do").await,
             Err(error) => return self.refuse(&error.to_string()).await,
         };
+        // Two plans that are stored at once would overlook each other.
+        let _planning = self.context.planning.lock().await;
+        let others = self.others().await?;
         let mine = inputs_of(&plan);
         let collision =
             others.iter().filter(|other| !other.over && !ask.take_over().contains(&other.uid)).find(|other| {

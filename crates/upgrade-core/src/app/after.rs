@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::AppInputs;
 use super::AutoRollback;
+use super::build::id;
 use crate::engine::{Journal, Outcome, Plan};
 use crate::ports::PodFact;
 
@@ -43,7 +44,7 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
     let served = soaked || noted || pods.iter().any(|pod| pod.ready);
     let released = journal.irrevocable(plan);
     let counted = inputs.workloads.iter().any(|workload| {
-        let step = format!("release/start/{}/{}", workload.object.kind.to_lowercase(), workload.object.name);
+        let step = id("release/start", &workload.object);
         journal.entry(&step).is_some_and(|entry| entry.begun)
     });
     // Without a stop nothing proves that the release did not create a pod of its own.

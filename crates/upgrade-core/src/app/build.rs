@@ -234,6 +234,8 @@ pub(super) fn planned_workloads(facts: &AppFacts, claims: &[String], inherited: 
 /// The claims as found, with the reclaim policies that inherited operations found before they armed the volumes.
 pub(super) fn claims_as_found(facts: &AppFacts, inherited: &[AppInputs]) -> Vec<ClaimFacts> {
     let mut claims = facts.claims.clone();
+    // A claim that is gone has nothing to be protected; a rollback makes it anew from its restore point.
+    claims.retain(|claim| !claim.uid.is_empty());
     for claim in &mut claims {
         let earlier = inherited.iter().flat_map(|inputs| &inputs.claims);
         if let Some(found) = earlier.into_iter().find(|found| found.volume_uid == claim.volume_uid) {
@@ -245,7 +247,7 @@ pub(super) fn claims_as_found(facts: &AppFacts, inherited: &[AppInputs]) -> Vec<
 
 /// A step's id, from its verb and what it is about.
 pub(super) fn id(verb: &str, about: &ObjectRef) -> String {
-    format!("{verb}/{}/{}", about.kind.to_lowercase(), about.name)
+    format!("{verb}/{}/{}/{}", about.kind.to_lowercase(), about.namespace, about.name)
 }
 
 /// Suspends every root, parents first.

@@ -78,7 +78,9 @@ pub async fn gather(
     let volumes = point.map(|point| point.volumes.as_slice()).unwrap_or_default();
     named.extend(volumes.iter().map(|volume| volume.claim.clone()));
     let named: Vec<String> = named.into_iter().collect();
-    let workloads = ports.workloads.find(app, &spec.own, &named).await?;
+    let mut workloads = ports.workloads.find(app, &spec.own, &named).await?;
+    // An app lives in one namespace: what the same delivery object puts into others belongs to its neighbours.
+    workloads.retain(|workload| workload.object.namespace == app.namespace);
 
     let mut wanted: Vec<(String, String)> = Vec::new();
     for claim in &named {

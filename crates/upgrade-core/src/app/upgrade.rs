@@ -16,7 +16,8 @@ pub const WORKFLOW: &str = "app-upgrade";
 pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
     let (from, to) = targets(ask, facts);
     let roots = roots(&facts.delivery, &ask.take_over);
-    let claims: Vec<String> = facts.claims.iter().map(|claim| claim.name.clone()).collect();
+    let found = claims_as_found(facts, &ask.inherited);
+    let claims: Vec<String> = found.iter().map(|claim| claim.name.clone()).collect();
     let stopped = ask.app.snapshots.consistency == Consistency::Stopped && !claims.is_empty();
     let restore_point =
         if claims.is_empty() { String::new() } else { derived_name(&ask.app.app.name, &ask.operation, "") };
@@ -34,7 +35,7 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         to,
         workloads: if stopped { planned_workloads(facts, &claims, &ask.inherited) } else { Vec::new() },
         watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
-        claims: claims_as_found(facts, &ask.inherited),
+        claims: found,
         stopped,
         restore_point,
         restore: None,
@@ -122,7 +123,10 @@ pub fn plan(ask: &UpgradeAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
     }
     let title = "record the versions the app runs now";
     steps.push(Step::new("finish/record", title, AppStep::RecordCurrent.to_value(), deadlines::WRITE));
-    Plan::new(WORKFLOW, &ask.operation, serde_json::to_value(&inputs).unwrap_or_default(), steps)
+    let plan = Plan::new(WORKFLOW, &ask.operation, serde_json::to_value(&inputs).unwrap_or_default(), steps)?;
+    // Its rollback has three more steps a claim and a few of its own: an upgrade that could not be rolled back is refused now.
+    plan.leaves_room_for(3 * inputs.claims.len() + 4)?;
+    Ok(plan)
 }
 
 /// Arms a claim's volume for the time of the operation.

@@ -7,12 +7,14 @@ use serde_json::Value;
 use super::plan::{Direction, Plan, Step};
 use crate::Failure;
 
-/// The most bytes of one piece of evidence or intent; what is larger is refused by [`settle`](super::settle).
-pub(super) const MAX_EVIDENCE: usize = 2048;
+/// The most bytes of what was seen of one step; what is larger is refused by [`settle`](super::settle).
+pub(super) const MAX_EVIDENCE: usize = 1536;
+/// The most bytes of one intent; what is larger is refused before anything is done.
+pub(super) const MAX_INTENT: usize = 512;
 /// The most bytes of the last error of a step.
-pub(super) const MAX_ERROR: usize = 1024;
+pub(super) const MAX_ERROR: usize = 768;
 /// The most bytes of one whole entry, for the check that a plan's record fits its store.
-pub(super) const MAX_ENTRY: usize = 2 * MAX_EVIDENCE + MAX_ERROR + 512;
+pub(super) const MAX_ENTRY: usize = MAX_EVIDENCE + MAX_INTENT + MAX_ERROR + 256;
 
 /// Where one step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -207,11 +207,20 @@ impl Plan {
         };
         plan.check_shape()?;
         plan.hash = plan.content_hash();
-        let needed = json_len(&plan) + plan.steps.len() * journal::MAX_ENTRY;
+        plan.leaves_room_for(0)?;
+        Ok(plan)
+    }
+
+    /// Refuses when a plan like this one with so many more steps could not be stored with its journal: for workflows that
+    /// may have to be followed by a longer one.
+    pub fn leaves_room_for(&self, more_steps: usize) -> Result<(), PlanError> {
+        let size = json_len(self);
+        let step = size / self.steps.len().max(1);
+        let needed = size + more_steps * step + (self.steps.len() + more_steps) * journal::MAX_ENTRY;
         if needed > Self::MAX_RECORD {
             return Err(PlanError::TooLarge { needed });
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Refuses a plan that this engine cannot continue: another version, or not what was accepted.

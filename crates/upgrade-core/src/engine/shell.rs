@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::decide::{Decision, Facts, GuardState, Observation, decide, settle};
-use super::journal::{Course, Journal, MAX_EVIDENCE, Outcome};
+use super::journal::{Course, Journal, MAX_INTENT, Outcome};
 use super::plan::{Direction, Plan, PlanError, Step};
 use crate::ports::{Clock, JournalStore, Revision, SaveError, Stored};
 use crate::{Coded, Failure};
@@ -67,7 +67,7 @@ pub trait StepRunner: Send + Sync {
     /// The name of the workflows it understands.
     fn workflows(&self) -> &'static [&'static str];
     /// What is about to be done, in full, with the UIDs and versions it was decided on; checks that must hold right before the
-    /// effect belong here too. At most 2 KiB.
+    /// effect belong here too. At most 512 bytes.
     async fn prepare(&self, cx: StepContext<'_>) -> Result<Value, Failure>;
     /// Makes the effect.
     async fn act(&self, cx: StepContext<'_>) -> Result<Effect, Failure>;
@@ -266,8 +266,8 @@ impl Engine<'_> {
 
 fn fits(intent: Value) -> Result<Value, Failure> {
     let size = intent.to_string().len();
-    if size > MAX_EVIDENCE {
-        return Err(Failure::permanent("intent-too-large", format!("{size} bytes, and {MAX_EVIDENCE} fit a step")));
+    if size > MAX_INTENT {
+        return Err(Failure::permanent("intent-too-large", format!("{size} bytes, and {MAX_INTENT} fit a step")));
     }
     Ok(intent)
 }

@@ -167,7 +167,7 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
         ensure!(upgrade.outcome.is_none_or(|outcome| outcome == Outcome::RolledBack), "{:?}", upgrade.message);
         let step = newest_step("up", &upgrade).into_iter().chain(newest_step("back", &rollback)).next_back();
         match step {
-            Some(step) if killed_in.len() < 24 && !killed_in.contains(&step) => {
+            Some(step) if killed_in.len() < 48 && !killed_in.contains(&step) => {
                 tokio::time::sleep(Duration::from_millis(random.below(80))).await;
                 world.operator.kill()?;
                 killed_in.push(step);

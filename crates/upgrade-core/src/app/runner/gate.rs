@@ -3,6 +3,7 @@
 
 use super::Work;
 use crate::Failure;
+use crate::app::build::id;
 use crate::ports::ObjectRef;
 
 impl Work<'_> {
@@ -24,7 +25,7 @@ impl Work<'_> {
 
     async fn suspensions_are_ours(&self) -> Result<(), Failure> {
         for root in &self.inputs.roots {
-            let resumed = format!("release/resume/{}/{}", root.object.kind.to_lowercase(), root.object.name);
+            let resumed = id("release/resume", &root.object);
             if self.begun(&resumed) {
                 continue;
             }

@@ -37,7 +37,8 @@ impl Work<'_> {
             };
         Ok(match self.health().await? {
             HealthReport::Healthy { evidence } => Observation::Done(json!({
-                "served": true, "since": self.served_since(), "applied": applied, "health": evidence, "neighbours": neighbours,
+                "served": true, "since": self.served_since(), "applied": brief(applied), "health": brief(evidence),
+                "neighbours": brief(neighbours.join("; ")),
             })),
             HealthReport::Waiting(missing) => Observation::pending(missing, 250),
             HealthReport::Broken(why) => Observation::Failed(unhealthy(why)),
@@ -52,7 +53,7 @@ impl Work<'_> {
         match self.health().await? {
             HealthReport::Healthy { evidence } => match since {
                 Some(since) if self.cx.now.duration_since(since) >= soak => {
-                    Ok(Observation::Done(json!({"healthySince": since.to_string(), "health": evidence})))
+                    Ok(Observation::Done(json!({"healthySince": since.to_string(), "health": brief(evidence)})))
                 }
                 Some(since) => {
                     let left = soak.saturating_sub(self.cx.now.duration_since(since));
@@ -117,6 +118,12 @@ impl Work<'_> {
         let replaced: Vec<String> = self.inputs.claims.iter().map(|claim| claim.volume.clone()).collect();
         self.ports.restore_points.replaced(&self.inputs.app, &self.inputs.restore_point, &replaced).await
     }
+}
+
+/// A large app must not fail because the proof of its health is long.
+fn brief(mut text: String) -> String {
+    crate::failure::truncate(&mut text, 300);
+    text
 }
 
 fn unhealthy(why: String) -> Failure {
