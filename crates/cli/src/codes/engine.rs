@@ -1,0 +1,186 @@
+//! Failures of a running operation, and of its records.
+
+use super::Row;
+
+pub(super) const CODES: &[Row] = &[
+    ("claim-changed", "A claim is not what the plan found.", "Find out who changed it; make a new request."),
+    ("claim-gone", "A claim of the plan is not there any more.", "Find out who deleted it; its volume is kept."),
+    ("claim-manifest", "A claim could not be made as it was recorded.", "See the message for the field."),
+    ("claim-replaced", "A claim was replaced by another of the same name.", "Find out who did it; make a new request."),
+    (
+        "claim-taken",
+        "Another claim took the volume that was reserved.",
+        "Delete that claim if it is a mistake; the step is tried again.",
+    ),
+    (
+        "content-gone",
+        "The content of a snapshot is gone.",
+        "The copy is lost: the operation does not go on without one.",
+    ),
+    ("content-replaced", "The content of a snapshot was replaced.", "Find out who did it; the copy is not used."),
+    (
+        "deadline-exceeded",
+        "A step was not done within its time.",
+        "See what it waited for: `windlass show upgrade NAME`.",
+    ),
+    (
+        "evidence-missing",
+        "A step found less than it needs of an earlier one.",
+        "Do not edit the status of requests; report it if you did not.",
+    ),
+    ("evidence-too-large", "A step saw more than can be recorded.", "Please report it."),
+    ("guard-lost", "The operator lost its leadership in the middle of a step.", "Nothing: the next leader goes on."),
+    (
+        "hold-lost",
+        "The suspension was lifted by somebody else, so the app may have run.",
+        "Find out who resumed it; make a new request.",
+    ),
+    ("http-client", "The client for health checks could not be made.", "See the message; restart the operator."),
+    ("intent-too-large", "A step intends more than can be recorded.", "Please report it."),
+    (
+        "journal-inconsistent",
+        "The journal does not fit its plan.",
+        "Do not edit the status of requests; report it if you did not.",
+    ),
+    (
+        "journal-unavailable",
+        "The journal could not be read or written.",
+        "Nothing is done without it; see whether the API server answers.",
+    ),
+    (
+        "namespace-terminating",
+        "The namespace is being deleted.",
+        "Nothing can be restored there; the operation lets go.",
+    ),
+    (
+        "needs-consumer",
+        "The volume is only made once a pod uses it, and no pod may run now.",
+        "Use a storage class that binds at once for restores.",
+    ),
+    ("no-plan", "The request has no plan where one is needed.", "Make a new request."),
+    (
+        "no-snapshot-class",
+        "No snapshot class fits the driver of a volume.",
+        "Make a VolumeSnapshotClass, or name one in spec.snapshots.className.",
+    ),
+    (
+        "not-ours",
+        "An object of the name that is needed was made by somebody else.",
+        "Rename or delete it; it is not touched.",
+    ),
+    (
+        "not-retained",
+        "A volume would be deleted with its claim, so the claim is not deleted.",
+        "Nothing: it is tried again; see who sets its reclaim policy back.",
+    ),
+    ("object-gone", "An object of the plan is not there any more.", "Find out who deleted it; make a new request."),
+    (
+        "object-replaced",
+        "An object of the plan was replaced by another of the same name.",
+        "Find out who did it; make a new request.",
+    ),
+    ("object-terminating", "An object of the plan is being deleted.", "Find out who asked for it."),
+    (
+        "plan-altered",
+        "The stored plan is not the one that was accepted.",
+        "Do not edit the status of requests; cancel it and make a new one.",
+    ),
+    ("plan-inconsistent", "A step does not fit its plan.", "Please report it."),
+    ("plan-malformed", "The plan cannot be carried out.", "Please report it."),
+    ("plan-too-large", "The app has more claims or workloads than one plan can hold.", "Split the app into several."),
+    ("plan-version-unknown", "The plan was made by another version of Windlass.", "Let that version finish it."),
+    (
+        "plan-workflow-unknown",
+        "The plan is for a workflow that is not run here.",
+        "Let the version of Windlass that made it finish it.",
+    ),
+    ("pod-in-use", "A pod still uses a claim that has to be free.", "Find out what keeps it from ending."),
+    (
+        "record-unreadable",
+        "Plan or journal in the status cannot be read.",
+        "Do not edit the status of requests; restore it from a backup.",
+    ),
+    ("record-unwritable", "Plan or journal cannot be written as they are.", "Please report it."),
+    ("release-failed", "The release reported a failure.", "See its message; a rollback follows or is asked for."),
+    ("restore-point-gone", "The restore point was deleted meanwhile.", "Its copies went with it; choose another one."),
+    (
+        "restore-point-replaced",
+        "The restore point was replaced by another of the same name.",
+        "Find out who did it; choose another one.",
+    ),
+    (
+        "restore-point-unreadable",
+        "The restore point cannot be read.",
+        "Do not edit restore points; choose another one.",
+    ),
+    (
+        "restored-onto-original",
+        "A restored volume is the original one: nothing was copied.",
+        "Check the CSI driver; the claim is not touched.",
+    ),
+    ("size-unreadable", "The size of a claim or copy cannot be read.", "See the message for the field."),
+    (
+        "snapshot-class-ambiguous",
+        "Several snapshot classes fit, and none is the default.",
+        "Name one in spec.snapshots.className.",
+    ),
+    ("snapshot-class-other-driver", "The snapshot class is for another driver.", "Name one for the volume's driver."),
+    ("snapshot-failed", "The driver could not take a snapshot.", "See its message; nothing was committed."),
+    (
+        "snapshot-mismatch",
+        "A snapshot is not bound to its content both ways, or is of another volume.",
+        "It is not used; check the CSI driver.",
+    ),
+    (
+        "snapshot-replaced",
+        "A snapshot was replaced by another of the same name.",
+        "It is not used; find out who did it.",
+    ),
+    (
+        "started-since-cut",
+        "The app ran after its snapshot was taken, so the copy is older than the data.",
+        "Find out who started it; make a new request.",
+    ),
+    (
+        "storage-class",
+        "The storage class of a claim is gone or unfit for a restore.",
+        "Make it again under the same name.",
+    ),
+    (
+        "superseded",
+        "Somebody else changed the version in Git meanwhile.",
+        "Decide which version is wanted, then make a new request.",
+    ),
+    (
+        "unhealthy",
+        "The app did not become healthy, or did not stay so.",
+        "See its pods; a rollback follows or is asked for.",
+    ),
+    ("volume-does-not-fit", "The restored volume is smaller than the claim asks for.", "Check the CSI driver."),
+    ("volume-gone", "A volume is gone.", "Find out who deleted it; the restore point may still hold its data."),
+    (
+        "volume-in-use",
+        "A volume is still attached or mounted somewhere.",
+        "Find out what keeps it: see volumesInUse of the node.",
+    ),
+    ("volume-mismatch", "A volume is not the one that was recorded.", "Find out who changed it; it is not touched."),
+    ("volume-not-reserved", "The restored volume is not reserved for its claim.", "Nothing: it is tried again."),
+    ("volume-phase", "A volume is in a phase in which it cannot be used.", "See its status."),
+    (
+        "volume-replaced",
+        "A volume was replaced by another of the same name.",
+        "Find out who did it; it is not touched.",
+    ),
+    ("volume-terminating", "A volume is being deleted.", "Find out who asked for it."),
+    (
+        "volume-unbound",
+        "A volume is bound to no claim where it should be.",
+        "Find out who deleted the claim; the volume is kept.",
+    ),
+    ("workload-gone", "A workload of the plan is gone.", "Find out who deleted it; make a new request."),
+    (
+        "workload-replaced",
+        "A workload was replaced by another of the same name.",
+        "Find out who did it; make a new request.",
+    ),
+];

@@ -1,0 +1,127 @@
+//! `windlass plan`: a request that only plans is made, shown, and deleted again.
+
+use serde_json::json;
+use tokio::time::Instant;
+use windlass_api::{Duration, Outcome};
+
+use super::{rollback, upgrade};
+use crate::cluster::Cluster;
+use crate::error::CliError;
+use crate::follow::{End, Signals, follow};
+use crate::request::{Draft, Request, delete};
+use crate::view::request::Shown;
+use crate::{Common, Exit, OutputFormat, PlanWhat, RollbackWhat, Session, operator};
+
+pub(super) async fn run(
+    session: &mut Session,
+    cluster: &Cluster,
+    common: &Common,
+    what: &PlanWhat,
+    exit_code: bool,
+) -> Result<Exit, CliError> {
+    let (draft, timeout) = match what {
+        PlanWhat::App(args) => {
+            let app = cluster.app(session, &args.name).await?;
+            (Draft::Upgrade(upgrade::draft(session, &app, args)?), args.following.timeout)
+        }
+        PlanWhat::Rollback { what: RollbackWhat::App(args) } => {
+            let chosen = rollback::choose(session, cluster, args).await?;
+            for line in &chosen.loss {
+                session.printer.note(line);
+            }
+            (Draft::Rollback(rollback::draft(session, args, &chosen)), args.following.timeout)
+        }
+    };
+    show(session, cluster, common, draft, timeout, exit_code).await
+}
+
+/// Makes the plan through the operator and shows it.
+pub(super) async fn show(
+    session: &mut Session,
+    cluster: &Cluster,
+    common: &Common,
+    mut draft: Draft,
+    timeout: Option<Duration>,
+    exit_code: bool,
+) -> Result<Exit, CliError> {
+    operator::require(session, cluster, &common.operator_namespace).await?;
+    draft.set_dry_run();
+    let mut signals = Signals::catch()?;
+    let request = draft.create(cluster, session.clock.now()).await?;
+    let reference = request.reference();
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.as_std()));
+    // Only the plan is the result here, not the events on the way to it.
+    let quiet = OutputFormat::Table;
+    let end = follow(session, cluster, &reference, quiet, deadline, &mut signals).await;
+    // Whatever happened: what only planned must not lie around.
+    if let Err(error) = delete(cluster, &request).await {
+        session.printer.note(&format!("{reference} only planned and may be deleted: {error}"));
+    }
+    match end? {
+        End::Over(request) => print(session, common, &request, exit_code),
+        End::Signal(exit) => Ok(exit),
+        End::Timeout => {
+            session.printer.note(&format!("No plan after {}. Nothing was changed.", timeout.unwrap_or_default()));
+            Ok(Exit::Unknown)
+        }
+    }
+}
+
+fn print(session: &mut Session, common: &Common, request: &Request, exit_code: bool) -> Result<Exit, CliError> {
+    let status = request.status().cloned().unwrap_or_default();
+    let message = status.message.unwrap_or_default();
+    let exit = match status.outcome {
+        Some(Outcome::Planned) if exit_code => Exit::ChangesPending,
+        Some(outcome) => Exit::of_outcome(outcome),
+        None => Exit::Unknown,
+    };
+    let shown = Shown::of(request)?;
+    let value = json!({"exitCode": exit.code(), "result": shown});
+    session.printer.result(common.output, "Plan", &value, |color| match status.outcome {
+        Some(Outcome::Planned) => shown.plan_text(color),
+        _ => String::new(),
+    })?;
+    match status.outcome {
+        Some(Outcome::Planned) => {}
+        Some(Outcome::NothingToDo) => session.printer.note(&format!("Nothing to do: {message}")),
+        _ => {
+            session.printer.note("Refused; nothing was changed:");
+            for refusal in refusals(&message) {
+                session.printer.note(&format!("  - {refusal}"));
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// The operator joins its refusals with `; `, each beginning with its code.
+fn refusals(message: &str) -> Vec<String> {
+    let mut refusals: Vec<String> = Vec::new();
+    for part in message.split("; ") {
+        let code = part.split_once(": ").map(|(code, _)| code).unwrap_or_default();
+        let begins = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        match refusals.last_mut().filter(|_| !begins) {
+            Some(last) => {
+                last.push_str("; ");
+                last.push_str(part);
+            }
+            None => refusals.push(part.to_owned()),
+        }
+    }
+    refusals.iter().map(|refusal| crate::text::clean(refusal)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_listed_one_a_line() {
+        let message = "no-pins: the app names none (name some; in the spec); downgrade: chart 1 is older than 2";
+        assert_eq!(
+            refusals(message),
+            ["no-pins: the app names none (name some; in the spec)", "downgrade: chart 1 is older than 2"]
+        );
+        assert_eq!(refusals("there is nothing to do"), ["there is nothing to do"]);
+    }
+}

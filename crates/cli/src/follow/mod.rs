@@ -1,0 +1,172 @@
+//! Follows a request until its end, a signal, or the time that was given. The operation itself is never touched.
+
+mod progress;
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, interval};
+
+use progress::{Change, Progress};
+
+use crate::cluster::Cluster;
+use crate::error::CliError;
+use crate::printer::document;
+use crate::request::{Request, RequestRef, watch};
+use crate::text::instant;
+use crate::{Exit, OutputFormat, Session};
+
+/// How often a live line is drawn.
+const REDRAW: Duration = Duration::from_millis(250);
+/// How often a line is written when nothing changes, so that nobody takes silence for death.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often losing sight of the request is reported.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// How following ended.
+pub(crate) enum End {
+    /// The request has an outcome.
+    Over(Box<Request>),
+    /// A signal came.
+    Signal(Exit),
+    /// The time was over.
+    Timeout,
+}
+
+/// The two signals that detach.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they no longer end the process.
+    pub(crate) fn catch() -> Result<Self, CliError> {
+        let catch = |kind| signal(kind).map_err(CliError::Runtime);
+        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
+/// Follows until the end; `deadline` ends it sooner. With JSON the changes are results, otherwise progress.
+pub(crate) async fn follow(
+    session: &mut Session,
+    cluster: &Cluster,
+    reference: &RequestRef,
+    format: OutputFormat,
+    deadline: Option<Instant>,
+    signals: &mut Signals,
+) -> Result<End, CliError> {
+    let mut stream = watch(cluster, reference);
+    let mut progress = Progress::default();
+    let mut seen = false;
+    let mut complained: Option<Instant> = None;
+    let mut said = Instant::now();
+    let mut ticks = interval(REDRAW);
+    let timeout = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(timeout);
+    loop {
+        tokio::select! {
+            biased;
+            exit = signals.next() => return Ok(End::Signal(exit)),
+            item = stream.next() => match item {
+                Some(Ok(Some(request))) => {
+                    seen = true;
+                    complained = None;
+                    for change in progress.advance(&request) {
+                        said = Instant::now();
+                        show(session, reference, &change, format)?;
+                    }
+                    if request.status().is_some_and(|status| status.outcome.is_some()) {
+                        session.printer.clear_live();
+                        return Ok(End::Over(Box::new(request)));
+                    }
+                }
+                Some(Ok(None)) if seen => return Err(CliError::Gone { request: reference.to_string() }),
+                Some(Ok(None)) => {
+                    return Err(CliError::NotFound {
+                        what: reference.to_string(),
+                        namespace: cluster.namespace.clone(),
+                        hint: String::new(),
+                    });
+                }
+                Some(Err(error)) => {
+                    if let Some(refused) = refusal(&error) {
+                        return Err(CliError::Api(refused(reference, &cluster.namespace)));
+                    }
+                    if complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
+                        complained = Some(Instant::now());
+                        session.printer.note(&format!("lost sight of {reference}, looking again: {error}"));
+                    }
+                }
+                None => return Err(CliError::Gone { request: reference.to_string() }),
+            },
+            () = &mut timeout => return Ok(End::Timeout),
+            _ = ticks.tick() => {
+                let now = session.clock.now();
+                if session.printer.is_live() && format != OutputFormat::Json {
+                    session.printer.show_live(&progress.live(now));
+                } else if said.elapsed() >= HEARTBEAT && format != OutputFormat::Json {
+                    said = Instant::now();
+                    session.printer.note(&format!("{}  still: {}", instant(now), progress.live(now)));
+                }
+            }
+        }
+    }
+}
+
+/// A missing right does not come back by waiting.
+fn refusal(
+    error: &kube::runtime::watcher::Error,
+) -> Option<impl FnOnce(&RequestRef, &str) -> windlass_api::call::CallError> {
+    use kube::runtime::watcher::Error;
+    use windlass_api::call::CallError;
+    let status = match error {
+        Error::InitialListFailed(kube::Error::Api(status)) | Error::WatchStartFailed(kube::Error::Api(status)) => {
+            status
+        }
+        _ => return None,
+    };
+    let status = (status.code == 403).then(|| status.clone())?;
+    Some(move |reference: &RequestRef, namespace: &str| {
+        let resource = format!("{}s.{}", reference.kind.as_str().to_ascii_lowercase(), windlass_api::GROUP);
+        CallError::on_resource("watch", &resource, namespace, &reference.name)(kube::Error::Api(status))
+    })
+}
+
+fn show(session: &mut Session, reference: &RequestRef, change: &Change, format: OutputFormat) -> Result<(), CliError> {
+    let now = session.clock.now();
+    let printer = &mut session.printer;
+    match format {
+        OutputFormat::Json => return printer.out(&format!("{}\n", event(reference, change, now)?)),
+        _ if printer.is_live() && change.is_fleeting() => {}
+        _ if printer.is_live() => printer.note(&change.line(printer.color_err())),
+        _ => printer.note(&format!("{}  {}", instant(now), change.line(printer.color_err()))),
+    }
+    Ok(())
+}
+
+/// One line of JSON for a change.
+fn event(reference: &RequestRef, change: &Change, now: Timestamp) -> Result<serde_json::Value, CliError> {
+    let mut value = document("Event", &json!({"time": now, "request": reference.to_string()}))?;
+    let fields = serde_json::to_value(change)
+        .map_err(|error| CliError::Format { format: "JSON", message: error.to_string() })?;
+    if let (Some(value), serde_json::Value::Object(fields)) = (value.as_object_mut(), fields) {
+        value.extend(fields);
+    }
+    Ok(value)
+}
