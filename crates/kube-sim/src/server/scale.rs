@@ -76,14 +76,19 @@ pub(crate) fn write(state: &mut State, call: &mut Call, change: Change<'_>) -> R
         return Err(ApiError::invalid("Scale", "autoscaling", &call.name, &[cause]));
     };
     let target = path(&paths(&def)?.spec);
-    if json::int_at(&object, &target) != Some(replicas) {
-        json::set(&mut object, &target, replicas);
-        let generation = json::int_at(&object, &["metadata", "generation"]).unwrap_or(0) + 1;
-        json::set(&mut object, &["metadata", "generation"], generation);
+    let changes = json::int_at(&object, &target) != Some(replicas);
+    // Writing zero over zero changes owners, too: a `Scale` of zero has no field that anybody could own.
+    if changes || replicas == 0 {
+        let old = object.clone();
+        if changes {
+            json::set(&mut object, &target, replicas);
+            let generation = json::int_at(&object, &["metadata", "generation"]).unwrap_or(0) + 1;
+            json::set(&mut object, &["metadata", "generation"], generation);
+        }
         let owned: Vec<String> = target.iter().map(|p| format!("f:{p}")).collect();
         let owned: Vec<&str> = owned.iter().map(String::as_str).collect();
         managed::track_scale(&def, &mut object, &owned, &call.manager, replicas);
-        if !call.dry_run {
+        if !call.dry_run && !managed::same_but_times(&old, &object) {
             persist(state, &def, object);
         }
     }

@@ -61,7 +61,9 @@ pub(crate) fn prune(shape: Shape<'_>, value: &mut Value, gone: &FieldSet, kept: 
             items.retain_mut(|item| {
                 let Some(element) = item_element(shape, &kind, item) else { return true };
                 let Some(child_gone) = gone.child(&element) else { return true };
-                prune_child(shape.item(), item, child_gone, kept.child(&element))
+                // An item whose others own only parts of it goes as a whole: they own no item.
+                let owned = kept.child(&element).filter(|k| k.is_member() || !child_gone.is_member());
+                prune_child(shape.item(), item, child_gone, owned)
             });
         }
         _ => {}
