@@ -11,6 +11,8 @@ pub mod preflight;
 pub mod rollback;
 mod runner;
 mod step;
+#[cfg(test)]
+mod tests;
 pub mod upgrade;
 
 pub use ask::{

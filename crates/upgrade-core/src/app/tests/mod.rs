@@ -1,0 +1,5 @@
+//! Preflight and plans on facts made by hand: what is refused, and in which order things are done.
+
+mod builders;
+mod plans;
+mod refusals;

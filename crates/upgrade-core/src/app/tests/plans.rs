@@ -1,0 +1,202 @@
+//! The order in which things are done, and what each plan promises to put back.
+
+use super::builders::{claim, facts, kustomization, release, release_facts, rollback, upgrade_to};
+use crate::app::facts::AppFacts;
+use crate::app::{self, AppInputs, Consistency, collide, roots, upgrade};
+use crate::engine::{Plan, PlanError};
+use crate::ports::ReclaimPolicy;
+
+fn ids(plan: &Plan) -> Vec<&str> {
+    plan.steps.iter().map(|step| step.id.as_str()).collect()
+}
+
+fn upgrade_plan(facts: &AppFacts) -> Plan {
+    let mut ask = upgrade_to("1.1.0");
+    if facts.delivery.objects.iter().any(|object| object.object == release()) {
+        ask.app.own = vec![release()];
+    }
+    upgrade::plan(&ask, facts).unwrap()
+}
+
+fn rollback_plan() -> Plan {
+    let (ask, facts) = rollback();
+    app::rollback::plan(&ask, &facts).unwrap()
+}
+
+fn inputs(plan: &Plan) -> AppInputs {
+    serde_json::from_value(plan.inputs.clone()).unwrap()
+}
+
+#[test]
+fn an_upgrade_of_plain_manifests_goes_in_this_order() {
+    assert_eq!(
+        ids(&upgrade_plan(&facts())),
+        [
+            "suspend/kustomization/flux-system/notes",
+            "protect/data",
+            "stop/deployment/notes/notes",
+            "stop/wait",
+            "snapshot/take/data",
+            "snapshot/verify/data",
+            "snapshot/retain/data",
+            "snapshot/record",
+            "stage/kustomization/flux-system/notes",
+            "commit/carriers",
+            "commit/push/apps",
+            "release/fetch/gitrepository/flux-system/apps",
+            "release/freeze/deployment/notes/notes",
+            "release/resume/kustomization/flux-system/notes",
+            "release/attempt/kustomization/flux-system/notes",
+            "release/unfreeze/deployment/notes/notes",
+            "release/start/deployment/notes/notes",
+            "verify/healthy",
+            "verify/soak",
+            "finish/unprotect/data",
+            "finish/record",
+        ]
+    );
+}
+
+#[test]
+fn a_release_is_resumed_only_after_its_spec_names_the_target() {
+    let plan = upgrade_plan(&release_facts());
+    let ids = ids(&plan);
+    let position = |id: &str| ids.iter().position(|one| *one == id).unwrap_or_else(|| panic!("{id} in {ids:?}"));
+    assert!(position("release/spec/helmrelease/notes/notes") < position("release/resume/helmrelease/notes/notes"));
+    assert!(!ids.iter().any(|id| id.contains("freeze") || id.contains("root")), "{ids:?}");
+}
+
+#[test]
+fn a_rollback_deletes_a_claim_only_when_its_copy_is_kept_freed_and_reserved_and_nothing_runs() {
+    let plan = rollback_plan();
+    let ids = ids(&plan);
+    let position = |id: &str| ids.iter().position(|one| *one == id).unwrap_or_else(|| panic!("{id} in {ids:?}"));
+    let order = [
+        "protect/data",
+        "restore/aside/data",
+        "restore/retain/data",
+        "stop/deployment/notes/notes",
+        "stop/wait",
+        "restore/free/data",
+        "swap/reserve/data",
+        "swap/delete/data",
+        "swap/create/data",
+        "swap/bound",
+        "commit/push/apps",
+        "release/resume/kustomization/flux-system/notes",
+        "finish/block",
+    ];
+    for pair in order.windows(2) {
+        assert!(position(pair[0]) < position(pair[1]), "{} after {}", pair[0], pair[1]);
+    }
+}
+
+#[test]
+fn each_plan_has_one_point_of_no_return_and_it_is_the_first_write_that_cannot_be_taken_back() {
+    let cases = [
+        (upgrade_plan(&facts()), "release/resume/kustomization/flux-system/notes"),
+        (upgrade_plan(&release_facts()), "release/resume/helmrelease/notes/notes"),
+        (rollback_plan(), "swap/delete/data"),
+    ];
+    for (plan, expected) in cases {
+        let found: Vec<&str> =
+            plan.steps.iter().filter(|step| step.point_of_no_return).map(|step| step.id.as_str()).collect();
+        assert_eq!(found, [expected]);
+        for step in plan.steps.iter().take_while(|step| !step.point_of_no_return) {
+            let changes =
+                step.holds.is_some() || step.id.starts_with("commit/push") || step.id.starts_with("snapshot/take");
+            assert!(!changes || step.undo.is_some(), "{} cannot be undone", step.id);
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_held_is_released_by_the_same_plan() {
+    for plan in [upgrade_plan(&facts()), upgrade_plan(&release_facts()), rollback_plan()] {
+        for step in plan.steps.iter().filter(|step| step.holds.is_some()) {
+            let released = plan.steps.iter().any(|later| later.releases.contains(&step.id));
+            assert!(released, "nothing releases {}", step.id);
+        }
+    }
+}
+
+#[test]
+fn a_declared_suspend_holds_the_parent_too() {
+    let mut facts = release_facts();
+    let alone = roots(&facts.delivery, &[]);
+    assert_eq!(alone.iter().map(|root| &root.object).collect::<Vec<_>>(), [&release()]);
+    facts.delivery.objects[1].suspend_declared = true;
+    let both = roots(&facts.delivery, &[]);
+    assert_eq!(both.iter().map(|root| &root.object).collect::<Vec<_>>(), [&kustomization("root"), &release()]);
+}
+
+#[test]
+fn what_an_inherited_operation_found_is_what_is_put_back() {
+    let first = inputs(&upgrade_plan(&facts()));
+    let (mut ask, mut facts) = rollback();
+    ask.take_over = vec!["0f1e2d3c-op".into()];
+    ask.inherited = vec![first];
+    facts.workloads[0].replicas = 0;
+    facts.claims[0].reclaim_policy = ReclaimPolicy::Retain;
+    facts.delivery.objects[1].suspend = Some(true);
+    facts.delivery.objects[1].held_by = Some("0f1e2d3c-op".into());
+    facts.delivery.objects[1].held_as_found = Some(Some(false));
+    let inherited = inputs(&app::rollback::plan(&ask, &facts).unwrap());
+    assert_eq!(inherited.workloads[0].replicas, 2);
+    assert_eq!(inherited.claims[0].reclaim_policy, ReclaimPolicy::Delete);
+    assert_eq!(inherited.roots[0].as_found, Some(false));
+    assert!(inherited.roots[0].adopted);
+}
+
+#[test]
+fn a_claim_that_is_gone_is_made_anew_and_not_deleted() {
+    let (ask, mut facts) = rollback();
+    facts.claims[0].uid.clear();
+    let plan = app::rollback::plan(&ask, &facts).unwrap();
+    let ids = ids(&plan);
+    assert!(!ids.contains(&"swap/delete/data") && !ids.contains(&"protect/data"), "{ids:?}");
+    assert!(plan.step("swap/create/data").is_some_and(|(_, step)| step.point_of_no_return));
+}
+
+#[test]
+fn online_stops_nothing() {
+    let mut ask = upgrade_to("1.1.0");
+    ask.app.snapshots.consistency = Consistency::Online;
+    let plan = upgrade::plan(&ask, &facts()).unwrap();
+    assert!(!ids(&plan).iter().any(|id| id.starts_with("stop/") || id.starts_with("release/start")));
+}
+
+#[test]
+fn an_upgrade_whose_rollback_could_not_be_stored_is_refused() {
+    let mut many = facts();
+    many.claims = (0..30).map(|at| claim(&format!("data-{at}"))).collect();
+    many.workloads[0].claims = many.claims.iter().map(|claim| claim.name.clone()).collect();
+    assert!(matches!(upgrade::plan(&upgrade_to("1.1.0"), &many), Err(PlanError::TooLarge { .. })));
+    let mut most = facts();
+    most.claims = (0..6).map(|at| claim(&format!("data-{at}"))).collect();
+    assert!(upgrade::plan(&upgrade_to("1.1.0"), &most).is_ok());
+}
+
+#[test]
+fn operations_collide_when_one_suspends_what_the_other_needs() {
+    let mut other = inputs(&upgrade_plan(&facts()));
+    other.app.name = "other".into();
+    let mine = inputs(&upgrade_plan(&facts()));
+    assert!(collide(&mine, &other), "both suspend the same object");
+    let release = inputs(&upgrade_plan(&release_facts()));
+    let mut neighbour = release.clone();
+    neighbour.app.name = "neighbour".into();
+    neighbour.roots[0].object.name = "neighbour".into();
+    assert!(!collide(&release, &neighbour), "both need the same parent running");
+    neighbour.roots[0].object = kustomization("root");
+    assert!(collide(&release, &neighbour), "one suspends the parent that the other needs");
+}
+
+#[test]
+fn names_are_deterministic_and_fit_a_label() {
+    let plan = upgrade_plan(&facts());
+    assert_eq!(inputs(&plan).restore_point, "notes-0f1e2d3c");
+    assert_eq!(plan.hash, upgrade_plan(&facts()).hash);
+    let long = crate::app::build::derived_name("a-rather-long-name-of-an-app", "0f1e2d3c-op", &"x".repeat(60));
+    assert!(long.len() <= 63, "{long}");
+}

@@ -1,0 +1,164 @@
+//! Every refusal by name, each from facts that differ from the ordinary ones in one thing.
+
+use super::builders::{at, facts, release_facts, rollback, upgrade_to, workload};
+use crate::app::facts::AppFacts;
+use crate::app::preflight::{self, Verdict};
+use crate::app::{RollbackAsk, UpgradeAsk};
+use crate::ports::{BlockedVersion, ObjectRef, PinValue, Readiness, WorkloadKind};
+
+fn codes(verdict: &Verdict) -> Vec<&str> {
+    verdict.refusals.iter().map(|refusal| refusal.code.as_str()).collect()
+}
+
+#[test]
+fn an_ordinary_upgrade_and_an_ordinary_rollback_are_not_refused() {
+    assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &facts())), [""; 0]);
+    assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &release_facts())), [""; 0]);
+    let (ask, facts) = rollback();
+    assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+}
+
+type Change = fn(&mut UpgradeAsk, &mut AppFacts);
+
+#[test]
+fn each_reason_not_to_upgrade_is_refused_by_name() {
+    let cases: &[(&str, Change)] = &[
+        ("rights-missing", |_, facts| facts.missing_rights.push("patch persistentvolumes in the cluster".into())),
+        ("no-pins", |ask, _| ask.app.pins.clear()),
+        ("unknown-component", |ask, _| {
+            ask.targets.insert("chart".into(), "2.0.0".into());
+        }),
+        ("nothing-to-do", |ask, _| {
+            ask.targets.insert("image/notes".into(), "1.0.0".into());
+        }),
+        ("downgrade", |ask, _| {
+            ask.targets.insert("image/notes".into(), "0.9.0".into());
+        }),
+        ("version-not-semver", |ask, _| {
+            ask.targets.insert("image/notes".into(), "latest".into());
+        }),
+        ("outside-constraint", |ask, _| ask.app.versions.constraint = Some("<1.1".into())),
+        ("constraint-malformed", |ask, _| ask.app.versions.constraint = Some(">>1".into())),
+        ("version-skipped", |ask, _| ask.app.versions.skip.push("1.1.0".into())),
+        ("version-blocked", |_, facts| {
+            facts.blocked.push(BlockedVersion {
+                component: "image/notes".into(),
+                version: "1.1.0".into(),
+                reason: "it lost data".into(),
+                request: "notes-0".into(),
+                since: at(1),
+            });
+        }),
+        ("image-policy-marker", |_, facts| facts.repositories[0].pins[0].image_policy_marker = true),
+        ("sops-file", |_, facts| facts.repositories[0].pins[0].sops = true),
+        ("version-range", |_, facts| facts.repositories[0].pins[0].value = ">=1.0 <2".into()),
+        ("live-differs-from-git", |_, facts| facts.live[0].shows = Some("0.9.0".into())),
+        ("pin-not-live", |_, facts| facts.live[0].shows = None),
+        ("pin-not-live", |_, facts| facts.live.clear()),
+        ("suspended-by-others", |_, facts| facts.delivery.objects[0].suspend = Some(true)),
+        ("suspended-by-others", |_, facts| facts.delivery.sources[0].suspend = Some(true)),
+        ("held-by-other-operation", |_, facts| {
+            facts.delivery.objects[1].suspend = Some(true);
+            facts.delivery.objects[1].held_by = Some("another".into());
+        }),
+        ("force", |_, facts| facts.delivery.objects[1].refusals.push(("force".into(), "spec.force is set".into()))),
+        ("parent-not-ready", |_, facts| facts.delivery.objects[0].readiness = Readiness::NotReady("broken".into())),
+        ("readiness-unknown", |_, facts| facts.delivery.objects[0].readiness = Readiness::Unknown),
+        ("no-git-source", |_, facts| facts.delivery.sources.clear()),
+        ("source-not-a-branch", |_, facts| facts.delivery.sources[0].branch = None),
+        ("source-verifies", |_, facts| facts.delivery.sources[0].verifies = true),
+        ("source-without-artifact", |_, facts| facts.delivery.sources[0].commit = None),
+        ("branch-not-the-source", |_, facts| facts.delivery.sources[0].branch = Some("release".into())),
+        ("repository-not-the-source", |_, facts| facts.delivery.sources[0].url = "https://git.test/x".into()),
+        ("foreign-consumer", |_, facts| facts.workloads[0].delivered = false),
+        ("cannot-stop", |_, facts| facts.workloads[0].kind = WorkloadKind::DaemonSet),
+        ("when-scaled-delete", |_, facts| {
+            facts.workloads[0].refusals.push(("when-scaled-delete".into(), "it would delete the claims".into()));
+        }),
+        ("not-csi", |_, facts| facts.claims[0].refusals.push(("not-csi".into(), "a hostPath".into()))),
+    ];
+    for (code, change) in cases {
+        let (mut ask, mut facts) = (upgrade_to("1.1.0"), facts());
+        change(&mut ask, &mut facts);
+        let verdict = preflight::upgrade(&ask, &facts);
+        assert!(codes(&verdict).contains(code), "{code} is not among {:?}", codes(&verdict));
+    }
+}
+
+type RollbackChange = fn(&mut RollbackAsk, &mut AppFacts);
+
+#[test]
+fn each_reason_not_to_roll_back_is_refused_by_name() {
+    let cases: &[(&str, RollbackChange)] = &[
+        ("restore-point-void", |ask, _| ask.restore_point.void = "the old version ran again".into()),
+        ("pin-not-recorded", |ask, _| ask.restore_point.pins.clear()),
+        ("loss-not-acknowledged", |ask, _| ask.loses_writes = true),
+        ("loss-not-acknowledged", |ask, _| {
+            ask.loses_writes = true;
+            ask.acknowledged_loss_since = Some(at(101));
+        }),
+        ("snapshot-gone", |_, facts| facts.restorable[0].1 = None),
+        ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().ready = false),
+        ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().uid = "other".into()),
+        ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().mismatch = Some("unbound".into())),
+        ("superseded", |ask, _| {
+            ask.only_from = vec![PinValue { pin: ask.app.pins[0].clone(), value: "3.0.0".into() }];
+        }),
+        ("foreign-consumer", |_, facts| {
+            let mut other = workload();
+            other.object = ObjectRef::new("apps", "Deployment", "notes", "reader");
+            other.delivered = false;
+            facts.workloads.push(other);
+        }),
+        ("nothing-to-do", |ask, facts| {
+            ask.restore_data = false;
+            facts.repositories[0].pins[0].value = "1.0.0".into();
+        }),
+    ];
+    for (code, change) in cases {
+        let (mut ask, mut facts) = rollback();
+        change(&mut ask, &mut facts);
+        let verdict = preflight::rollback(&ask, &facts);
+        assert!(codes(&verdict).contains(code), "{code} is not among {:?}", codes(&verdict));
+    }
+}
+
+#[test]
+fn a_rollback_works_in_the_mess_that_an_upgrade_left() {
+    let (mut ask, mut facts) = rollback();
+    ask.take_over = vec!["0f1e2d3c-op".into()];
+    facts.delivery.objects[1].suspend = Some(true);
+    facts.delivery.objects[1].held_by = Some("0f1e2d3c-op".into());
+    facts.delivery.objects[0].readiness = Readiness::NotReady("health check failed".into());
+    facts.live[0].shows = None;
+    assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+    assert!(!preflight::upgrade(&upgrade_to("3.0.0"), &facts).passed());
+}
+
+#[test]
+fn acknowledging_the_whole_loss_is_enough() {
+    let (mut ask, facts) = rollback();
+    ask.loses_writes = true;
+    ask.acknowledged_loss_since = Some(ask.restore_point.taken_at);
+    assert!(preflight::rollback(&ask, &facts).passed());
+}
+
+#[test]
+fn only_refusals_that_settle_by_themselves_are_waited_for() {
+    let mut facts = facts();
+    facts.delivery.objects[0].readiness = Readiness::Unknown;
+    assert!(preflight::upgrade(&upgrade_to("1.1.0"), &facts).may_pass_soon());
+    facts.delivery.objects[0].suspend = Some(true);
+    assert!(!preflight::upgrade(&upgrade_to("1.1.0"), &facts).may_pass_soon());
+}
+
+#[test]
+fn a_claim_that_only_a_neighbour_mounts_does_not_matter() {
+    let mut facts = facts();
+    let mut other = workload();
+    other.object = ObjectRef::new("apps", "Deployment", "notes", "other");
+    other.delivered = false;
+    other.claims = vec!["elsewhere".into()];
+    facts.workloads.push(other);
+    assert!(preflight::upgrade(&upgrade_to("1.1.0"), &facts).passed());
+}
