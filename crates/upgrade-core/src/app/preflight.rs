@@ -73,6 +73,10 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
         verdict.warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.object)));
         parent_is_ready(&mut verdict, object);
     }
+    if ask.app.snapshots.verify_restore {
+        let message = "spec.snapshots.verify is Restore, and snapshots cannot be restored aside before the commit yet";
+        verdict.refuse("verify-restore-unsupported", message, "use verify: Binding");
+    }
     ships_along(&mut verdict, facts);
     if facts.claims.is_empty() {
         verdict
