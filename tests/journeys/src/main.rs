@@ -27,7 +27,7 @@ struct Args {
     /// What to run on: `real`.
     #[arg(long, default_value = "real")]
     rig: String,
-    /// Kill the operator at many moments of the journeys that support it.
+    /// Crash at every effect: needs the simulation, which is not there yet.
     #[arg(long)]
     crash: bool,
     /// Only list the journeys.
@@ -47,8 +47,8 @@ fn main() -> ExitCode {
         chosen.iter().for_each(|journey| println!("{}", journey.name));
         return ExitCode::SUCCESS;
     }
-    if args.rig != "real" {
-        eprintln!("error: journeys run on the real rig only, so far: --rig real");
+    if args.rig != "real" || args.crash {
+        eprintln!("error: journeys run on the real rig only, so far: --rig real, without --crash");
         return ExitCode::FAILURE;
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
