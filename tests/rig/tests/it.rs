@@ -9,6 +9,8 @@
     reason = "all of this is test code, the helper functions too"
 )]
 
+mod pods;
+
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
