@@ -182,7 +182,7 @@ impl Progress {
     pub(crate) fn live(&self, now: Timestamp) -> String {
         match &self.current {
             Some((text, since)) => format!("{text} ({})", took(now.duration_since(*since).max(SignedDuration::ZERO))),
-            None if self.accepted => "between two steps".into(),
+            None if self.accepted => "about to go on".into(),
             None if self.said.is_empty() => "waiting for the operator to take it up".into(),
             None => clean(&self.said),
         }

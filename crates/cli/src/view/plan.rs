@@ -40,14 +40,21 @@ pub(crate) fn record(request: &Request) -> Result<Option<Record>, CliError> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlanView {
+    /// `None` when its inputs cannot be read: not the same as no effects.
+    effects: Option<Effects>,
+    steps: Vec<StepView>,
+}
+
+/// What a plan means for the app.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Effects {
     changes: Vec<Change>,
     stops: Vec<String>,
     claims: Vec<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
     restore_point: String,
     restores_data: bool,
-    auto_rollback: Option<AutoRollback>,
-    steps: Vec<StepView>,
+    auto_rollback: AutoRollback,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,27 +91,9 @@ impl From<&Record> for PlanView {
     fn from(record: &Record) -> Self {
         let plan = &record.plan;
         let inputs: Option<AppInputs> = serde_json::from_value(plan.inputs.clone()).ok();
-        let inputs = inputs.as_ref();
         let entry = |id: &str| record.journal.as_ref().and_then(|journal| journal.entry(id));
         Self {
-            changes: inputs
-                .into_iter()
-                .flat_map(AppInputs::changes)
-                .map(|(from, to)| Change {
-                    component: to.pin.component.clone(),
-                    from: from.value.clone(),
-                    to: to.value.clone(),
-                })
-                .collect(),
-            stops: inputs
-                .into_iter()
-                .filter(|inputs| inputs.stopped)
-                .flat_map(|inputs| inputs.workloads.iter().map(|workload| workload.object.to_string()))
-                .collect(),
-            claims: inputs.map(AppInputs::claim_names).unwrap_or_default(),
-            restore_point: inputs.map(|inputs| inputs.restore_point.clone()).unwrap_or_default(),
-            restores_data: inputs.is_some_and(|inputs| inputs.restore.is_some()),
-            auto_rollback: inputs.map(|inputs| inputs.auto_rollback),
+            effects: inputs.as_ref().map(Effects::from),
             steps: plan
                 .steps
                 .iter()
@@ -143,37 +132,56 @@ pub(crate) fn state_word(state: Option<StepState>) -> (&'static str, Style) {
     }
 }
 
-impl PlanView {
-    /// `chart 1.4.0 -> 1.4.1`, or that no version changes.
-    pub(crate) fn changes(&self) -> String {
-        if self.changes.is_empty() {
-            return "no version changes".into();
+impl From<&AppInputs> for Effects {
+    fn from(inputs: &AppInputs) -> Self {
+        let stopped = inputs.workloads.iter().filter(|_| inputs.stopped);
+        Self {
+            changes: inputs
+                .changes()
+                .map(|(from, to)| Change {
+                    component: to.pin.component.clone(),
+                    from: from.value.clone(),
+                    to: to.value.clone(),
+                })
+                .collect(),
+            stops: stopped.map(|workload| workload.object.to_string()).collect(),
+            claims: inputs.claim_names(),
+            restore_point: inputs.restore_point.clone(),
+            restores_data: inputs.restore.is_some(),
+            auto_rollback: inputs.auto_rollback,
         }
+    }
+}
+
+impl Effects {
+    fn lines(&self) -> Vec<(&'static str, String)> {
         let changes =
             self.changes.iter().map(|change| format!("{} {} -> {}", change.component, change.from, change.to));
-        changes.collect::<Vec<_>>().join(", ")
-    }
-
-    /// What it means for the app, before it is begun.
-    pub(crate) fn effects(&self) -> Vec<(&'static str, String)> {
+        let changes = changes.collect::<Vec<_>>().join(", ");
         let downtime = if self.stops.is_empty() {
             "nothing is stopped".to_owned()
         } else {
             format!("{} stopped: {}", count(self.stops.len(), "workload"), self.stops.join(", "))
         };
-        let data = match (self.claims.as_slice(), self.restores_data) {
-            ([], _) => "no claims: nothing is copied, and no data can be brought back".to_owned(),
-            (claims, true) => {
-                format!("{} put back from {}: {}", count(claims.len(), "claim"), self.restore_point, claims.join(", "))
-            }
-            (claims, false) if self.restore_point.is_empty() => {
-                format!("{} left alone: {}", count(claims.len(), "claim"), claims.join(", "))
-            }
-            (claims, false) => {
-                format!("{} copied to {}: {}", count(claims.len(), "claim"), self.restore_point, claims.join(", "))
-            }
+        let claims = |what: &str| format!("{} {what}: {}", count(self.claims.len(), "claim"), self.claims.join(", "));
+        let data = match (self.claims.is_empty(), self.restores_data, self.restore_point.as_str()) {
+            (true, ..) => "no claims: nothing is copied, and no data can be brought back".to_owned(),
+            (_, true, point) => claims(&format!("put back from {point}")),
+            (_, false, "") => claims("left alone"),
+            (_, false, point) => claims(&format!("copied to {point}")),
         };
-        vec![("Changes", self.changes()), ("Downtime", downtime), ("Data", data)]
+        let changes = if changes.is_empty() { "no version changes".to_owned() } else { changes };
+        vec![("Changes", changes), ("Downtime", downtime), ("Data", data)]
+    }
+}
+
+impl PlanView {
+    /// What it means for the app, before it is begun.
+    pub(crate) fn effects(&self) -> Vec<(&'static str, String)> {
+        match &self.effects {
+            Some(effects) => effects.lines(),
+            None => vec![("Effects", "cannot be read by this version of windlass: see the steps".into())],
+        }
     }
 
     /// The steps of a plan that was not begun: what undoes each, and within which time it must be done.
@@ -244,6 +252,37 @@ mod tests {
 4   wait until it is healthy          10m      -
 "
         );
+    }
+
+    #[test]
+    fn what_a_plan_means_is_said_and_never_guessed() {
+        let record = record(&samples::planned_upgrade()).unwrap().unwrap();
+        let unreadable = PlanView::from(&record);
+        assert_eq!(
+            unreadable.effects(),
+            [("Effects", "cannot be read by this version of windlass: see the steps".to_owned())]
+        );
+        let mut effects = Effects {
+            changes: vec![Change { component: "chart".into(), from: "1.4.0".into(), to: "1.4.1".into() }],
+            stops: vec!["StatefulSet notes/notes".into()],
+            claims: vec!["data-notes-0".into(), "logs".into()],
+            restore_point: "notes-2".into(),
+            restores_data: false,
+            auto_rollback: AutoRollback::default(),
+        };
+        let lines = |effects: &Effects| effects.lines().into_iter().map(|(_, line)| line).collect::<Vec<_>>();
+        assert_eq!(
+            lines(&effects),
+            [
+                "chart 1.4.0 -> 1.4.1",
+                "1 workload stopped: StatefulSet notes/notes",
+                "2 claims copied to notes-2: data-notes-0, logs"
+            ]
+        );
+        effects.restores_data = true;
+        assert_eq!(lines(&effects)[2], "2 claims put back from notes-2: data-notes-0, logs");
+        effects.claims.clear();
+        assert_eq!(lines(&effects)[2], "no claims: nothing is copied, and no data can be brought back");
     }
 
     #[test]
