@@ -9,6 +9,7 @@
     reason = "all of this is test code, the helper functions too"
 )]
 
+mod admission;
 mod pods;
 
 use std::future::Future;
@@ -237,12 +238,20 @@ async fn a_rig_gives_what_journeys_need_and_leaves_nothing_behind() {
     println!("rig up: {:.2} s; {}", rig.started_in().as_secs_f64(), rig.components().join(", "));
     assert!(rig.components().contains(&"kustomize-controller".to_owned()));
 
-    volumes_and_snapshots_hold_real_bytes(&rig).await;
-    the_csi_driver_fails_on_demand(&rig).await;
-    a_repository_is_pushed_to_and_cloned(&rig).await;
-    a_commit_reaches_the_cluster(&rig).await;
-    pods_of_fake_nodes_become_ready(&rig).await;
+    // Most of this is waiting, so it is done at the same time as far as it does not get into each other's way.
+    let began = Instant::now();
+    let storage = async {
+        volumes_and_snapshots_hold_real_bytes(&rig).await;
+        the_csi_driver_fails_on_demand(&rig).await;
+    };
+    let git = async {
+        a_repository_is_pushed_to_and_cloned(&rig).await;
+        a_commit_reaches_the_cluster(&rig).await;
+    };
+    let admission = admission::what_is_installed_admits_and_allows_what_it_should(&rig);
+    tokio::join!(storage, git, admission, pods_of_fake_nodes_become_ready(&rig));
     every_request_is_logged_with_its_user(&rig).await;
+    println!("all looked at: {:.2} s", began.elapsed().as_secs_f64());
     rig.check().unwrap();
 
     let (pids, dir, began) = (rig.pids(), rig.dir().to_owned(), Instant::now());
