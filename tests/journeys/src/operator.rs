@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use windlass_rig::{Rig, free_port};
@@ -63,6 +64,19 @@ impl Operator {
             child.wait()?;
         }
         Ok(())
+    }
+
+    /// SIGTERM, as a rollout of the operator does: says how long it took to end.
+    pub(crate) fn terminate(&self) -> anyhow::Result<Duration> {
+        let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            anyhow::bail!("it does not run");
+        };
+        let began = Instant::now();
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+        anyhow::ensure!(sent.success(), "kill: {sent}");
+        let status = child.wait()?;
+        anyhow::ensure!(status.success(), "it ended with {status}");
+        Ok(began.elapsed())
     }
 
     pub(crate) async fn is_ready(&self) -> bool {

@@ -26,6 +26,23 @@ impl World {
     }
 }
 
+/// The operator is told to end in the middle: it does, quickly, and the next one goes on.
+pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j10term", Shape::default()).await?;
+    world.slow_snapshots(true)?;
+    world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
+    world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
+    let took = world.operator.terminate();
+    world.slow_snapshots(false)?;
+    world.operator.start()?;
+    let took = took?;
+    ensure!(took < Duration::from_secs(5), "it took {took:?} to end");
+    let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
+    expect(&status, Outcome::Succeeded)?;
+    world.nothing_is_left(&app, &status).await?;
+    Ok(format!("ended in {:.2} s; {}", took.as_secs_f64(), durations(&status)))
+}
+
 /// Somebody pushes an unrelated file: both commits stand.
 pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j06", Shape::default()).await?;

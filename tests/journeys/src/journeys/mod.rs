@@ -38,5 +38,6 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("09-cancel", meddling::cancel),
     journey!("09-deletion", meddling::deletion),
     journey!("10-killed", failing::killed),
+    journey!("10-terminated", meddling::terminated),
     journey!("11-neighbours", meddling::neighbours),
 ];
