@@ -250,6 +250,7 @@ async fn a_rig_gives_what_journeys_need_and_leaves_nothing_behind() {
     };
     let admission = admission::what_is_installed_admits_and_allows_what_it_should(&rig);
     tokio::join!(storage, git, admission, pods_of_fake_nodes_become_ready(&rig));
+    pods::pods_run_as_processes_and_releases_follow_flux(&rig).await;
     every_request_is_logged_with_its_user(&rig).await;
     println!("all looked at: {:.2} s", began.elapsed().as_secs_f64());
     rig.check().unwrap();

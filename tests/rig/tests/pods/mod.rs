@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
+use windlass_rig::Rig;
 use windlass_rig::kubelet::{Run, RunHistory};
-use windlass_rig::{Options, Rig};
 
-use super::{ONE_AT_A_TIME, rig_is_built, wait_for};
+use super::wait_for;
 
 const APPS: &str = "apps";
 
@@ -328,19 +328,11 @@ async fn a_release_follows_its_spec_as_with_flux(rig: &Rig) {
     assert!(sets.get_opt("notes").await.unwrap().is_none_or(|set| set.metadata.deletion_timestamp.is_some()));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pods_run_as_processes_and_releases_follow_flux() {
-    let _turn = ONE_AT_A_TIME.lock().await;
-    if !rig_is_built() {
-        return;
-    }
-    let options = Options { git_host: false, kustomize_controller: false, fake_nodes: 0, ..Options::default() };
-    let rig = Rig::start(options).await.unwrap();
+/// Takes a rig with storage, the kubelet and the Flux stand-ins, on which nothing else uses the kubelet meanwhile.
+pub(crate) async fn pods_run_as_processes_and_releases_follow_flux(rig: &Rig) {
     rig.apply_yaml(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {APPS}}}\n")).await.unwrap();
-    an_app_runs_on_its_volume_and_stops(&rig).await;
-    every_version_does_what_it_is_for(&rig).await;
-    processes_die_with_the_kubelet_and_pods_come_back(&rig).await;
-    a_release_follows_its_spec_as_with_flux(&rig).await;
-    rig.check().unwrap();
-    rig.stop().unwrap();
+    an_app_runs_on_its_volume_and_stops(rig).await;
+    every_version_does_what_it_is_for(rig).await;
+    processes_die_with_the_kubelet_and_pods_come_back(rig).await;
+    a_release_follows_its_spec_as_with_flux(rig).await;
 }
