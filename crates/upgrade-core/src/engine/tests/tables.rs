@@ -182,7 +182,7 @@ fn an_undo_that_cannot_be_done_is_listed_and_heals_when_it_can() {
             match engine.tick("op", false).await.unwrap() {
                 Tick::Ended(_, None) => break,
                 Tick::Ended(_, Some(until)) | Tick::Wait(until) => {
-                    warehouse.sleep(until.duration_since(warehouse.now())).await
+                    warehouse.sleep(until.duration_since(warehouse.now())).await;
                 }
                 Tick::Progressed => {}
             }
