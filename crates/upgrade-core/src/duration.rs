@@ -11,7 +11,7 @@ pub fn format(duration: SignedDuration) -> String {
         .duration_to_string(&duration)
 }
 
-/// Reads what [`format`] writes, and everything Go's `time.ParseDuration` writes down to milliseconds.
+/// Reads what [`format()`] writes, and everything Go's `time.ParseDuration` writes down to milliseconds.
 pub fn parse(text: &str) -> Result<SignedDuration, jiff::Error> {
     jiff::fmt::friendly::SpanParser::new().parse_duration(text)
 }

@@ -1,7 +1,7 @@
 //! [`Delivery`] for Flux: HelmReleases, Kustomizations and the Git sources above them.
 //!
-//! What to write and what a status means is decided by pure functions on objects as read ([`hold`], [`chain`], [`applied`],
-//! [`release`], [`template`], [`pins`]); here is only the reading and writing. Every read goes to the API server, because
+//! What to write and what a status means is decided by pure functions on objects as read (`hold`, `chain`, `applied`,
+//! `release`, `template`, `pins`); here is only the reading and writing. Every read goes to the API server, because
 //! what is decided on it may be destructive.
 
 mod applied;

@@ -43,7 +43,7 @@ pub struct PodRef {
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Unix time in milliseconds; set by [`RunLog::write`].
+    /// Unix time in milliseconds; set by `RunLog::write`.
     pub at_ms: i64,
     /// What happened.
     pub event: Event,
