@@ -203,6 +203,15 @@ impl Journal {
         self.entry(step).is_some_and(|entry| entry.state == StepState::Done)
     }
 
+    /// Whether an intent of this half of the step was written.
+    pub(super) fn is_begun(&self, step: &Step, direction: Direction) -> bool {
+        let state = match direction {
+            Direction::Do => StepState::Doing,
+            Direction::Undo => StepState::Undoing,
+        };
+        self.entry(&step.id).is_some_and(|entry| entry.begun && entry.state == state)
+    }
+
     /// Writes the intent of the present attempt: from here on its effect may exist.
     pub(super) fn mark_begun(&mut self, step: &Step, intent: Value) {
         if let Some(entry) = self.entry_mut(&step.id) {

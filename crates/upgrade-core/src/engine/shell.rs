@@ -167,7 +167,9 @@ impl Engine<'_> {
         let now = self.clock.now();
         match decide(&plan, &journal, &facts, now) {
             Decision::Begin { step, direction } => self.begin(&plan, journal, revision, step, direction, now).await,
-            Decision::Observe { step, direction } => self.pursue(&plan, journal, revision, step, direction, now).await,
+            Decision::Observe { step, direction } => {
+                self.pursue(&plan, journal, revision, step, direction, now, false).await
+            }
             Decision::Wait { until } => Ok(match journal.outcome {
                 Some(outcome) => Tick::Ended(outcome, Some(until)),
                 None => Tick::Wait(until),
@@ -209,6 +211,15 @@ impl Engine<'_> {
         now: Timestamp,
     ) -> Result<Tick, EngineError> {
         let Some(step) = plan.steps.get(at) else { return Ok(Tick::Progressed) };
+        // Another attempt: an effect whose answer was lost must be found before anything is judged as if it were not there.
+        if journal.is_begun(step, direction) {
+            let seen = self.runner.observe(StepContext { plan, journal: &journal, step, direction, now }).await;
+            if !matches!(seen, Ok(Observation::Absent(_))) {
+                settle(&mut journal, step, direction, seen.unwrap_or_else(Observation::Failed), self.clock.now());
+                self.save(plan, &journal, revision).await?;
+                return Ok(Tick::Progressed);
+            }
+        }
         journal.attempt(step, direction, now);
         let cx = StepContext { plan, journal: &journal, step, direction, now };
         let prepared = self.runner.prepare(cx).await.and_then(fits);
@@ -216,7 +227,7 @@ impl Engine<'_> {
             Ok(intent) => {
                 journal.mark_begun(step, intent);
                 let Some(revision) = self.save(plan, &journal, revision).await? else { return Ok(Tick::Progressed) };
-                self.pursue(plan, journal, revision, at, direction, now).await
+                self.pursue(plan, journal, revision, at, direction, now, true).await
             }
             Err(failure) => {
                 settle(&mut journal, step, direction, Observation::Failed(failure), now);
@@ -226,6 +237,7 @@ impl Engine<'_> {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call site each, and a struct would only rename them")]
     async fn pursue(
         &self,
         plan: &Plan,
@@ -234,6 +246,7 @@ impl Engine<'_> {
         at: usize,
         direction: Direction,
         now: Timestamp,
+        prepared: bool,
     ) -> Result<Tick, EngineError> {
         let Some(step) = plan.steps.get(at) else { return Ok(Tick::Progressed) };
         let cx = StepContext { plan, journal: &journal, step, direction, now };
@@ -242,10 +255,15 @@ impl Engine<'_> {
             if let GuardState::Lost(what) = self.guard.state() {
                 return Err(EngineError::GuardLost(what));
             }
-            seen = match self.runner.act(cx).await {
-                Ok(Effect::Made) => self.runner.observe(cx).await,
-                Ok(Effect::Proven(evidence)) => Ok(Observation::Done(evidence)),
+            // The intent may be old: what must hold right before the effect is judged again.
+            let still = if prepared { Ok(()) } else { self.runner.prepare(cx).await.map(|_| ()) };
+            seen = match still {
                 Err(failure) => Err(failure),
+                Ok(()) => match self.runner.act(cx).await {
+                    Ok(Effect::Made) => self.runner.observe(cx).await,
+                    Ok(Effect::Proven(evidence)) => Ok(Observation::Done(evidence)),
+                    Err(failure) => Err(failure),
+                },
             };
         }
         let seen = seen.unwrap_or_else(Observation::Failed);

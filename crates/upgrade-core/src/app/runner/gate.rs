@@ -4,6 +4,7 @@
 use super::Work;
 use crate::Failure;
 use crate::app::build::id;
+use crate::engine::StepState;
 use crate::ports::ObjectRef;
 
 impl Work<'_> {
@@ -11,10 +12,17 @@ impl Work<'_> {
     pub(super) async fn gate(&self) -> Result<(), Failure> {
         self.suspensions_are_ours().await?;
         self.claims_are_the_planned_ones().await?;
-        if self.inputs.stopped {
+        if self.inputs.stopped && !self.has_released_another() {
             self.nothing_has_started().await?;
         }
         Ok(())
+    }
+
+    /// Whether another of the app's own objects was released by this operation already: its pods are the target's.
+    fn has_released_another(&self) -> bool {
+        let own = self.inputs.roots.iter().filter(|root| root.own).map(|root| id("release/resume", &root.object));
+        own.filter(|step| *step != self.cx.step.id)
+            .any(|step| self.cx.journal.entry(&step).is_some_and(|entry| entry.state == StepState::Done))
     }
 
     /// For the swap of claims, which the claims themselves do not survive unchanged.

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::engine::{
-    Direction, Effect, Engine, EngineError, Guard, GuardState, MemoryStore, Observation, Plan, Step, StepContext,
-    StepRunner, Tick,
+    Direction, Effect, Engine, EngineError, Guard, GuardState, Journal, MemoryStore, Observation, Plan, Step,
+    StepContext, StepRunner, Tick,
 };
-use crate::ports::{Clock, JournalStore};
+use crate::ports::{Clock, JournalStore, Revision, SaveError, Stored};
 
 /// What happens to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) stuck: BTreeSet<String>,
     pub(super) crashed: bool,
     pub(super) guard_lost: bool,
+    /// The step that was prepared last, until something was done.
+    prepared: Option<String>,
     now: Timestamp,
 }
 
@@ -68,6 +70,11 @@ impl StepRunner for Warehouse {
     }
 
     async fn prepare(&self, cx: StepContext<'_>) -> Result<Value, Failure> {
+        let mut state = self.state.lock().unwrap();
+        // What was never lifted may be "put down" all the same: a failed step is undone without knowing how far it came.
+        let made = cx.direction == Direction::Do && state.lifted.contains(&cx.step.id);
+        assert!(!made, "{} is prepared although its effect is there", cx.step.id);
+        state.prepared = Some(cx.step.id.clone());
         Ok(json!({"crate": cx.step.id}))
     }
 
@@ -75,6 +82,7 @@ impl StepRunner for Warehouse {
         let mut state = self.state.lock().unwrap();
         assert!(!state.crashed, "a dead process acts");
         assert!(!state.guard_lost, "an effect without its guard");
+        assert_eq!(state.prepared.take(), Some(cx.step.id.clone()), "an effect on an old judgement");
         assert_eq!(cx.intent()["crate"], json!(cx.step.id), "an effect without its intent in the journal");
         let fault = if state.script.is_empty() { Fault::None } else { state.script.remove(0) };
         let refused = match fault {
@@ -139,6 +147,32 @@ impl Guard for Warehouse {
     }
 }
 
+/// A store that a dead process cannot write to any more.
+struct Reachable<'a> {
+    store: MemoryStore,
+    warehouse: &'a Warehouse,
+}
+
+#[async_trait]
+impl JournalStore for Reachable<'_> {
+    async fn load(&self, operation: &str) -> Result<Option<Stored>, Failure> {
+        self.store.load(operation).await
+    }
+
+    async fn save(
+        &self,
+        operation: &str,
+        plan: &Plan,
+        journal: &Journal,
+        expected: Option<Revision>,
+    ) -> Result<Revision, SaveError> {
+        if self.warehouse.state.lock().unwrap().crashed {
+            return Err(Failure::transient("crash", "died").into());
+        }
+        self.store.save(operation, plan, journal, expected).await
+    }
+}
+
 #[async_trait]
 impl Clock for Warehouse {
     fn now(&self) -> Timestamp {
@@ -168,15 +202,10 @@ pub(super) fn plan(crates: usize, irrevocable: Option<usize>) -> Plan {
 
 /// Drives an operation like an operator would: ticks, sleeps, and a new process after each crash. Ends after the first end that
 /// needs no further healing, or after `most` ticks.
-pub(super) fn drive(
-    warehouse: &Warehouse,
-    plan: &Plan,
-    cancel_at_tick: Option<usize>,
-    most: usize,
-) -> super::super::Journal {
-    let store = MemoryStore::default();
+pub(super) fn drive(warehouse: &Warehouse, plan: &Plan, cancel_at_tick: Option<usize>, most: usize) -> Journal {
+    let store = Reachable { store: MemoryStore::default(), warehouse };
     block_on(async {
-        let journal = super::super::Journal::new(plan, warehouse.now());
+        let journal = Journal::new(plan, warehouse.now());
         store.save("op", plan, &journal, None).await.unwrap();
         for tick in 0..most {
             let engine = Engine { store: &store, runner: warehouse, guard: warehouse, clock: warehouse };
@@ -189,6 +218,7 @@ pub(super) fn drive(
                 }
                 Ok(Tick::Ended(_, None)) => break,
                 Err(EngineError::GuardLost(_)) => warehouse.state.lock().unwrap().guard_lost = false,
+                Err(EngineError::Store(_)) if warehouse.state.lock().unwrap().crashed => {}
                 Err(error) => panic!("{error}"),
             }
             let crashed = std::mem::take(&mut warehouse.state.lock().unwrap().crashed);
