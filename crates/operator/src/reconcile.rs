@@ -121,7 +121,7 @@ impl<K: Request> Turn<'_, K> {
             if self.context.stopping.is_cancelled() {
                 return Ok(Action::requeue(QUEUE_PAUSE));
             }
-            let tick = engine.tick(&self.uid, self.request.cancelled()).await;
+            let tick = engine.tick(&self.uid, store.is_cancelled()).await;
             if let Some((plan, before, after)) = store.take_change() {
                 self.context.metrics.decisions.inc();
                 self.context.events.publish_changes(&*self.request, self.app.as_ref(), &plan, &before, &after).await;

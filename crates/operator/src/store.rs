@@ -1,6 +1,7 @@
 //! Plans and journals in the status of requests, written by compare-and-swap together with everything derived from them.
 
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ pub(crate) struct RequestStore<K> {
     /// The journal as it was before the last write of it, and the write, for events.
     loaded: Mutex<Option<Journal>>,
     change: Mutex<Option<(Plan, Journal, Journal)>>,
+    /// Whether the request was cancelled when it was last read.
+    cancelled: AtomicBool,
 }
 
 impl<K: Request> RequestStore<K> {
@@ -36,7 +39,13 @@ impl<K: Request> RequestStore<K> {
             kind: PhantomData,
             loaded: Mutex::default(),
             change: Mutex::default(),
+            cancelled: AtomicBool::new(request.cancelled()),
         }
+    }
+
+    /// Whether the request was cancelled, as of the newest read.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Plan, journal before and journal after all writes since this was last asked.
@@ -81,6 +90,7 @@ impl<K: Request> JournalStore for RequestStore<K> {
             return Ok(None);
         };
         let revision = Revision(request.resource_version().unwrap_or_default());
+        self.cancelled.store(request.cancelled(), Ordering::Relaxed);
         let record = record(&request)?;
         *held(&self.loaded) = record.as_ref().map(|(_, journal)| journal.clone());
         Ok(record.map(|(plan, journal)| Stored { plan, journal, revision }))

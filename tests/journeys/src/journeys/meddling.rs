@@ -9,8 +9,12 @@ use windlass_api::Outcome;
 use windlass_rig::csi::{CallName, Control, Rule};
 
 use crate::fixture::Shape;
-use crate::request::{durations, expect, upgrade_spec};
+use crate::request::{durations, entry, expect, upgrade_spec};
 use crate::world::{World, wait};
+
+/// Until the driver has begun to cut. A snapshot that is deleted before that is kept by the snapshot controllers until their next
+/// look, up to a minute later, which is theirs and not what these journeys are about.
+const CUTTING: Duration = Duration::from_millis(1500);
 
 impl World {
     /// Makes the driver take its time over snapshots, so that there is time to meddle.
@@ -87,15 +91,20 @@ pub(crate) async fn superseded(world: &World) -> anyhow::Result<String> {
 pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j09", Shape { soak: "4s", ..Shape::default() }).await?;
     let commits = app.repo.commits()?;
+    let text = app.repo.read(&app.path)?;
     world.slow_snapshots(true)?;
     world.ask_upgrade(&app.name, "early", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
-    world.step_begun(&app.name, "early", "snapshot/").await?;
+    world.step_begun(&app.name, "early", "snapshot/verify/").await?;
+    tokio::time::sleep(CUTTING).await;
     let cancelled = world.cancel(&app.name, "early").await;
     world.slow_snapshots(false)?;
     cancelled?;
     let status = world.upgrade_ended(&app.name, "early").await?;
     expect(&status, Outcome::Cancelled)?;
-    ensure!(app.repo.commits()? == commits, "something was committed");
+    // Undone means the same tree; a commit that was made before the cancel arrived was reverted by one more.
+    let made = if entry(&status, "commit/push/").is_ok_and(|entry| entry["begun"] == true) { 2 } else { 0 };
+    ensure!(app.repo.commits()? == commits + made, "{} commits were made, not {made}", app.repo.commits()? - commits);
+    ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
 
@@ -117,13 +126,16 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     let gone = |name: &'static str| {
         let api = api.clone();
         async move {
-            wait("the request to be gone", Duration::from_secs(60), || async { Ok(api.get_opt(name).await?.is_none()) })
-                .await
+            wait("the request to be gone", Duration::from_secs(180), || async {
+                Ok(api.get_opt(name).await?.is_none())
+            })
+            .await
         }
     };
     world.slow_snapshots(true)?;
     world.ask_upgrade(&app.name, "early", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
-    world.step_begun(&app.name, "early", "snapshot/").await?;
+    world.step_begun(&app.name, "early", "snapshot/verify/").await?;
+    tokio::time::sleep(CUTTING).await;
     let deleted = api.delete("early", &DeleteParams::default()).await;
     world.slow_snapshots(false)?;
     deleted?;
