@@ -24,9 +24,9 @@ pub struct Args {
     /// Where bare copies of repositories are kept; may be lost at any time.
     #[arg(long, env = "WINDLASS_GIT_CACHE", default_value = "/tmp/windlass-git")]
     pub git_cache: PathBuf,
-    /// Where liveness, readiness and metrics are served.
+    /// Where liveness, readiness and metrics are served; when embedded, `None` serves nothing.
     #[arg(long, default_value = "0.0.0.0:8080")]
-    pub listen: SocketAddr,
+    pub listen: Option<SocketAddr>,
     /// Namespaces other than the app's own whose delivery objects may be suspended.
     #[arg(long, value_delimiter = ',', default_value = "flux-system")]
     pub shared_namespaces: Vec<String>,

@@ -12,15 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 
-/// Serves until `stop`. Errors: the address cannot be listened on.
-pub(crate) async fn serve(listen: SocketAddr, context: Arc<Context>, stop: CancellationToken) -> std::io::Result<()> {
+/// Serves until `stop` and never returns but with an error: the end of the operator is not this server's to say.
+/// Without an address nothing is served. Errors: the address cannot be listened on.
+pub(crate) async fn serve(listen: Option<SocketAddr>, context: Arc<Context>, stop: CancellationToken) -> std::io::Result<()> {
+    let Some(listen) = listen else { return std::future::pending().await };
     let router = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(context);
     let listener = tokio::net::TcpListener::bind(listen).await?;
-    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await
+    axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
+    std::future::pending().await
 }
 
 /// Ready means: the API server has answered and the controllers have seen their objects. A standby is ready too.

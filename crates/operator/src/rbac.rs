@@ -164,7 +164,7 @@ pub const RIGHTS: &[Right] = &[
         "asking it to look for new charts now",
     ),
     right("source.toolkit.fluxcd.io", "helmcharts", &["get", "list"], Scope::Delivery, "which chart was fetched"),
-    right("events.k8s.io", "events", &["create", "patch"], Scope::App, "one event for each step"),
+    right("events.k8s.io", "events", &["create"], Scope::App, "one event for each step"),
     right("coordination.k8s.io", "leases", &["get", "create", "update"], Scope::Own, "leader election"),
 ];
 

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use upgrade_core::app::{AppPorts, AppRunner};
-use upgrade_core::ports::Clock;
+use upgrade_core::ports::{Clock, GitManager};
 use windlass_api::{RollbackRequest, UpgradeRequest};
 use windlass_gitops::flux::{FluxDelivery, FluxOptions};
 use windlass_gitops::git::{KubeCredentials, Options, PlainGit};
@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
             tracing::info!("stopping at the next safe point");
             stopper.cancel();
         });
-        run(args, client, stop).await
+        run(args, client, Embedding::of_this_process(), stop).await
     });
     // A Git call that hangs must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -85,15 +85,46 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// Runs until `stop`. For those who embed the operator.
-pub async fn run(args: Args, client: Client, stop: CancellationToken) -> anyhow::Result<()> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let term = SignedDuration::from_secs(args.lease_seconds.into());
-    let identity = format!("{}_{}", args.identity, std::process::id());
-    let mut elector = Elector::new(client.clone(), &args.namespace, identity.clone(), term, clock.clone());
-    let context = Arc::new(context(&args, client, clock.clone(), &elector, &identity, &stop)?);
+/// Puts something between the operator and Git.
+pub type WrapGit = Box<dyn FnOnce(Arc<dyn GitManager>) -> Arc<dyn GitManager> + Send>;
 
-    let server = tokio::spawn(http::serve(args.listen, context.clone(), stop.clone()));
+/// What whoever embeds the operator brings along.
+pub struct Embedding {
+    /// All the time there is, for decisions, deadlines and the lease.
+    pub clock: Arc<dyn Clock>,
+    /// Tells this instance from others of the same name in the lease: the process id, or the number of a run.
+    pub instance: String,
+    /// Applied once to the Git port; tests count and break pushes here.
+    pub wrap_git: WrapGit,
+}
+
+impl Embedding {
+    /// The machine's clock, this process, nothing in between.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            instance: std::process::id().to_string(),
+            wrap_git: Box::new(|git| git),
+        }
+    }
+}
+
+/// Runs until `stop`. For those who embed the operator.
+///
+/// # Errors
+/// When the HTTP client for health checks cannot be made, or `--listen` cannot be listened on.
+///
+/// # Cancellation
+/// Dropping the future is a crash: the next instance goes on from the journals once the lease has lapsed.
+pub async fn run(args: Args, client: Client, embedding: Embedding, stop: CancellationToken) -> anyhow::Result<()> {
+    let clock = embedding.clock.clone();
+    let term = SignedDuration::from_secs(args.lease_seconds.into());
+    let identity = format!("{}_{}", args.identity, embedding.instance);
+    let mut elector = Elector::new(client.clone(), &args.namespace, identity.clone(), term, clock.clone());
+    let context = Arc::new(context(&args, client, embedding, &elector, &identity, &stop)?);
+
+    let server = http::serve(args.listen, context.clone(), stop.clone());
     let controllers = async {
         tokio::join!(
             controller::run::<UpgradeRequest>(context.clone(), args.concurrency),
@@ -121,6 +152,7 @@ pub async fn run(args: Args, client: Client, stop: CancellationToken) -> anyhow:
     tokio::pin!(controllers);
     tokio::select! {
         _ = &mut controllers => {}
+        served = server => served.context("serving liveness and metrics")?,
         () = election => {
             // What is being decided is finished and written; nothing new is begun.
             if tokio::time::timeout(GRACE, &mut controllers).await.is_err() {
@@ -129,25 +161,26 @@ pub async fn run(args: Args, client: Client, stop: CancellationToken) -> anyhow:
         }
     }
     elector.resign().await;
-    server.abort();
     Ok(())
 }
 
 fn context(
     args: &Args,
     client: Client,
-    clock: Arc<dyn Clock>,
+    embedding: Embedding,
     elector: &Elector,
     identity: &str,
     stop: &CancellationToken,
 ) -> anyhow::Result<Context> {
+    let Embedding { clock, wrap_git, .. } = embedding;
     let apps = ManagedApps::new(client.clone(), clock.clone());
     let mut options = Options::new(clock.clone());
     options.allow_files = args.allow_file_repositories;
     let namespaces: BTreeSet<String> = args.shared_namespaces.iter().cloned().collect();
+    let git = PlainGit::new(Arc::new(KubeCredentials::new(client.clone())), args.git_cache.clone(), options);
     let ports = AppPorts {
         delivery: Arc::new(FluxDelivery::new(client.clone(), FluxOptions { namespaces })),
-        git: Arc::new(PlainGit::new(Arc::new(KubeCredentials::new(client.clone())), args.git_cache.clone(), options)),
+        git: wrap_git(Arc::new(git)),
         snapshots: Arc::new(CsiSnapshots::new(client.clone())),
         workloads: Arc::new(KubeWorkloads::new(client.clone())),
         health: Arc::new(KubeHealth::new(client.clone(), http_client()?)),
@@ -157,7 +190,7 @@ fn context(
     Ok(Context {
         runner: AppRunner::new(ports.clone()),
         rights: OwnRights::new(client.clone()),
-        events: Events::new(client.clone(), identity),
+        events: Events::new(client.clone(), identity, clock.clone()),
         leadership: elector.leadership(),
         metrics: Metrics::new(),
         planning: tokio::sync::Mutex::new(()),
