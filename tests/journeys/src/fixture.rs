@@ -82,15 +82,12 @@ spec:
     )
 }
 
-/// Credentials of the Git host, for Flux and for us.
-fn secrets(world: &World, name: &str) -> anyhow::Result<String> {
-    let git = world.rig.gitea()?;
-    let (user, token) = (git.admin(), git.token());
-    Ok(format!(
-        r"apiVersion: v1
-kind: Namespace
-metadata: {{name: {name}}}
----
+/// The app's namespace, with the credentials of the Git host for Flux and for us.
+fn namespace(world: &World, name: &str) -> String {
+    let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+    let Some((user, token)) = world.estate.login() else { return namespace };
+    format!(
+        r"{namespace}---
 apiVersion: v1
 kind: Secret
 metadata: {{name: {name}-git, namespace: flux-system}}
@@ -101,10 +98,11 @@ kind: Secret
 metadata: {{name: git-write, namespace: {name}}}
 stringData: {{username: {user}, password: {token}}}
 "
-    ))
+    )
 }
 
-fn flux(name: &str, url: &str, path: &str) -> String {
+fn flux(world: &World, name: &str, url: &str, path: &str) -> String {
+    let secret = world.estate.login().map(|_| format!("\n  secretRef: {{name: {name}-git}}")).unwrap_or_default();
     format!(
         r"apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
@@ -112,8 +110,7 @@ metadata: {{name: {name}, namespace: flux-system}}
 spec:
   interval: 1m
   url: {url}
-  ref: {{branch: main}}
-  secretRef: {{name: {name}-git}}
+  ref: {{branch: main}}{secret}
 ---
 apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
@@ -199,9 +196,9 @@ spec:
     pub(crate) async fn neighbours(&self, one: &str, other: &str) -> anyhow::Result<(App, App)> {
         let file = |name: &str| format!("apps/notes/{name}.yaml");
         let files = [one, other].map(|name| (file(name), deployment(name, "1.0.0"))).to_vec();
-        self.rig.apply_yaml(&secrets(self, other)?).await?;
+        self.apply(&namespace(self, other)).await?;
         let first = self.deliver(one, file(one), files, "./apps/notes", vec!["notes-data".into()]).await?;
-        let clone = Repo::clone(&self.rig.gitea()?.clone_url_with_token("team", one))?;
+        let clone = Repo::clone(&self.estate.repository(one).await?.own_url)?;
         let second = App {
             name: other.into(),
             repo: clone,
@@ -233,7 +230,7 @@ spec:
     }
 
     fn publish_charts(&self, name: &str) -> anyhow::Result<()> {
-        let folder = self.rig.dir().join("source-controller/charts/charts.test").join(name);
+        let folder = self.estate.charts().join("charts.test").join(name);
         for version in ["1.0.0", "1.1.0", "1.2.0", "2.0.0", "3.0.0", "4.0.0"] {
             let chart = folder.join(format!("notes-{version}"));
             std::fs::create_dir_all(chart.join("templates"))?;
@@ -252,12 +249,11 @@ spec:
         folder: &str,
         claims: Vec<String>,
     ) -> anyhow::Result<App> {
-        let git = self.rig.gitea()?;
-        let url = git.create_repo("team", name).await?;
-        let repo = Repo::create(&git.clone_url_with_token("team", name), &files)?;
-        self.rig.apply_yaml(&secrets(self, name)?).await?;
-        self.rig.apply_yaml(&flux(name, &url, folder)).await?;
-        Ok(App { name: name.into(), repo, path, claims, url })
+        let remote = self.estate.repository(name).await?;
+        let repo = Repo::create(&remote.own_url, &files)?;
+        self.apply(&namespace(self, name)).await?;
+        self.apply(&flux(self, name, &remote.url, folder)).await?;
+        Ok(App { name: name.into(), repo, path, claims, url: remote.url })
     }
 
     async fn manage(
@@ -275,7 +271,7 @@ spec:
                 "git": {
                     "repositories": [{
                         "name": "apps", "url": app.url, "branch": "main", "paths": ["apps/notes/"],
-                        "secretRef": {"name": "git-write"},
+                        "secretRef": self.estate.login().map(|_| json!({"name": "git-write"})),
                     }],
                     "pins": pins,
                 },
@@ -284,7 +280,7 @@ spec:
             },
         });
         let managed: ManagedApp = serde_json::from_value(manifest).context("the ManagedApp")?;
-        self.rig.apply_yaml(&serde_yaml_ng::to_string(&managed)?).await
+        self.apply(&serde_yaml_ng::to_string(&managed)?).await
     }
 
     /// Waits until the Kustomization is Ready: a person would not begin before.

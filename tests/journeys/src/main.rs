@@ -8,9 +8,9 @@
     reason = "a test program fails loudly"
 )]
 
+mod estate;
 mod fixture;
 mod journeys;
-mod operator;
 mod repo;
 mod request;
 mod world;
@@ -53,14 +53,14 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let failed = runtime.block_on(async {
-        let world = match world::World::start().await {
+        let started = async { world::World::install(Box::new(estate::RealEstate::start().await?)).await };
+        let world = match started.await {
             Ok(world) => world,
             Err(error) => {
                 eprintln!("error: the rig did not start: {error:#}");
                 return usize::MAX;
             }
         };
-        println!("rig up in {:.1} s", world.rig.started_in().as_secs_f64());
         let mut failed = 0;
         for journey in &chosen {
             let began = Instant::now();

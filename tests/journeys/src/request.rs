@@ -88,7 +88,7 @@ impl World {
         F: Fn() -> Fut,
         Fut: Future<Output = anyhow::Result<Option<OperationStatus>>>,
     {
-        let began = std::time::Instant::now();
+        let began = tokio::time::Instant::now();
         let mut last = OperationStatus::default();
         while began.elapsed() < PATIENCE {
             last = read().await?.unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The world of the journeys: a rig, the product installed on it as a person would, and ways to look at everything.
+//! The world of the journeys: an estate, the product installed on it as a person would, and ways to look at everything.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -8,36 +8,36 @@ use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt, discovery};
 use serde_json::Value;
-use windlass_rig::{Options, Rig, User};
+use tokio::time::Instant;
 
-use crate::operator::Operator;
-
-/// The identity of the operator: what its roles say and nothing else.
-pub(crate) const OPERATOR_USER: &str = "windlass";
-/// Its namespace.
-pub(crate) const SYSTEM: &str = "windlass-system";
+use crate::estate::{Estate, OPERATOR_USER, Operator, SYSTEM};
 
 /// Everything.
 pub(crate) struct World {
-    pub(crate) rig: Rig,
+    pub(crate) estate: Box<dyn Estate>,
     pub(crate) client: Client,
-    pub(crate) operator: Operator,
 }
 
 impl World {
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let options = Options { users: vec![User::new(OPERATOR_USER, &[])], ..Options::default() };
-        let rig = Rig::start(options).await?;
-        let client = rig.admin_client();
+    /// Installs the product and starts its operator.
+    pub(crate) async fn install(estate: Box<dyn Estate>) -> anyhow::Result<Self> {
+        let world = Self { client: estate.client(), estate };
         let crds: Vec<String> = windlass_api::crds().iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
-        rig.apply_yaml(&crds.join("---\n")).await.context("applying our CRDs")?;
-        rig.apply_yaml(&install_yaml()?).await.context("installing the operator's rights")?;
-        let operator = Operator::new(&rig)?;
-        operator.start()?;
-        let world = Self { rig, client, operator };
-        wait("the operator to be ready", Duration::from_secs(30), || async { Ok(world.operator.is_ready().await) })
+        world.apply(&crds.join("---\n")).await.context("applying our CRDs")?;
+        world.apply(&install_yaml()?).await.context("installing the operator's rights")?;
+        world.operator().start()?;
+        wait("the operator to be ready", Duration::from_secs(30), || async { Ok(world.operator().is_ready().await) })
             .await?;
         Ok(world)
+    }
+
+    pub(crate) fn operator(&self) -> &dyn Operator {
+        self.estate.operator()
+    }
+
+    /// Applies YAML documents as a person would.
+    pub(crate) async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
+        windlass_playground::apply(&self.client, "a-person", yaml).await
     }
 
     /// Objects of any kind.
@@ -95,7 +95,7 @@ impl World {
 
     /// What helps to understand a failure.
     pub(crate) async fn explain(&self) {
-        let log = self.operator.log_tail(6);
+        let log = self.operator().log_tail(6);
         println!("--- the operator's last lines\n{log}");
         for kind in ["UpgradeRequest", "RollbackRequest"] {
             let gvk = GroupVersionKind::gvk(windlass_api::GROUP, windlass_api::VERSION, kind);

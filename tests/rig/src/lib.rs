@@ -10,7 +10,6 @@ pub mod kubelet;
 pub mod standins;
 pub mod testbed;
 
-mod apply;
 mod audit;
 mod binaries;
 mod cluster;

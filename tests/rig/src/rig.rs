@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use kube::Client;
 use tempfile::TempDir;
+use windlass_playground::apply;
 
-use crate::apply;
 use crate::audit::AuditEvent;
 use crate::binaries::Binaries;
 use crate::cluster::{COMPONENTS, Cluster};
@@ -26,6 +26,9 @@ use crate::storage::Storage;
 
 /// Name of the administrator of the API server.
 pub const ADMIN: &str = "rig-admin";
+
+/// Field manager of what [`Rig::apply_yaml`] applies.
+const FIELD_MANAGER: &str = "rig";
 
 /// How long one server may take to become ready; generous, because a busy machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -240,7 +243,7 @@ impl Rig {
     /// # Errors
     /// When a kind stays unknown for ten seconds or the server refuses an object.
     pub async fn apply_yaml(&self, yaml: &str) -> anyhow::Result<()> {
-        apply::apply(&self.admin, yaml).await
+        apply(&self.admin, FIELD_MANAGER, yaml).await
     }
 
     /// The Git host.
@@ -376,9 +379,9 @@ impl Starter {
         // These need no custom resources, so they come up while the definitions are applied.
         let early = futures::future::try_join_all(specs.drain(..).map(|spec| self.start(spec)));
         let crds = binaries.crds()?;
-        let definitions = futures::future::try_join_all(crds.iter().map(|crd| apply::apply(&admin, crd)));
+        let definitions = futures::future::try_join_all(crds.iter().map(|crd| apply(&admin, FIELD_MANAGER, crd)));
         tokio::try_join!(early, definitions)?;
-        apply::apply(&admin, &Cluster::objects(options.fake_nodes)).await?;
+        apply(&admin, FIELD_MANAGER, &Cluster::objects(options.fake_nodes)).await?;
 
         if options.fake_nodes > 0 {
             specs.push(cluster.kwok(binaries));

@@ -5,7 +5,8 @@ use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use serde_json::Value;
 use windlass_api::{ManagedApp, OperationStatus};
-use windlass_rig::kubelet::{Entry, Event};
+use windlass_rig::csi::CallName;
+use windlass_rig::kubelet::Event;
 
 use crate::fixture::App;
 use crate::world::World;
@@ -52,10 +53,8 @@ impl World {
 
     /// What the kubelet started in this namespace within `(from, until)`, in milliseconds since 1970.
     pub(crate) fn started_between(&self, namespace: &str, from: i64, until: i64) -> anyhow::Result<Vec<String>> {
-        let text = std::fs::read_to_string(self.rig.kubelet_run_log())?;
         let mut found = Vec::new();
-        for line in text.lines() {
-            let entry: Entry = serde_json::from_str(line)?;
+        for entry in self.estate.runs()? {
             let here = entry.pod.as_ref().is_some_and(|pod| pod.namespace == namespace);
             if here && entry.event == Event::Starting && entry.at_ms > from && entry.at_ms < until {
                 found.push(format!("{} at {}", entry.image.unwrap_or_default(), entry.at_ms));
@@ -66,9 +65,9 @@ impl World {
 
     /// When the driver cut the last snapshot of a volume of the app, in milliseconds since 1970.
     pub(crate) fn last_cut(&self, handle: &str) -> anyhow::Result<i64> {
-        let calls = self.rig.csi_calls()?;
+        let calls = self.estate.driver_calls()?;
         let cuts = calls.iter().filter(|call| call.volume == handle && call.result == "OK");
-        let cuts = cuts.filter(|call| call.call == windlass_rig::csi::CallName::CreateSnapshot);
+        let cuts = cuts.filter(|call| call.call == CallName::CreateSnapshot);
         cuts.map(|call| call.answered_ms).max().context("the driver has cut no snapshot")
     }
 

@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
+use tokio::time::Instant;
 use windlass_api::Outcome;
 
 use super::checks::same;
 use crate::fixture::Shape;
 use crate::request::{begun_at, durations, expect, upgrade_spec};
 use crate::world::{World, wait};
-use crate::writer::{Writer, address, records};
+use crate::writer::Writer;
 
 /// The new version corrupts its data and never becomes ready: data and Git come back by themselves, the version is blocked,
 /// and at no moment did a version run on data that was not its own.
 pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j03", Shape { timeout: "15s", ..Shape::default() }).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(500).await?;
     let commits = app.repo.commits()?;
     let text = app.repo.read(&app.path)?;
@@ -36,7 +37,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     expect(&rollback, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let kept = records(&address(world, &app.name, &pod).await?).await?;
+    let kept = world.estate.app(&app.name, &pod).await?.records().await?;
     same("records", &kept["count"], &json!(acknowledged))?;
     ensure!(acknowledged >= 500, "only {acknowledged} were acknowledged");
     ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one revert were made");
@@ -86,16 +87,16 @@ pub(crate) async fn git_unreachable(world: &World) -> anyhow::Result<String> {
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     // The source must not see the commit before Git goes away.
     world.step_begun(&app.name, "to-1.1.0", "stop/").await?;
-    world.rig.kill_component("source-controller")?;
+    world.estate.fetching(false).await?;
     world.step_begun(&app.name, "to-1.1.0", "release/fetch/").await?;
-    world.rig.stop_component("gitea")?;
-    world.rig.start_component("source-controller").await?;
-    let began = std::time::Instant::now();
+    world.estate.git(false).await?;
+    world.estate.fetching(true).await?;
+    let began = Instant::now();
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await;
     let ended_after = began.elapsed().as_secs_f64();
     let running = world.wait_ready(&app.name, "1.0.0", 1).await;
     let started = world.started_between(&app.name, 0, i64::MAX)?;
-    world.rig.start_component("gitea").await?;
+    world.estate.git(true).await?;
     let status = status?;
     expect(&status, Outcome::Failed)?;
     running?;
@@ -147,7 +148,7 @@ pub(crate) async fn fails_in_the_soak_always(world: &World) -> anyhow::Result<St
 pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j10", Shape { timeout: "40s", ..Shape::default() }).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(100).await?;
     let commits = app.repo.commits()?;
     let text = app.repo.read(&app.path)?;
@@ -155,7 +156,7 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
     let seed: u64 = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
     let mut random = Random(seed);
     let mut killed_in: Vec<String> = Vec::new();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let rollback = loop {
         ensure!(began.elapsed() < Duration::from_secs(600), "no end after kills in {killed_in:?}");
         let upgrade = world.upgrades(&app.name).get("to-3.0.0").await?.status.unwrap_or_default();
@@ -169,9 +170,9 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
         match step {
             Some(step) if killed_in.len() < 48 && !killed_in.contains(&step) => {
                 tokio::time::sleep(Duration::from_millis(random.below(80))).await;
-                world.operator.kill()?;
+                world.operator().kill()?;
                 killed_in.push(step);
-                world.operator.start()?;
+                world.operator().start()?;
             }
             _ => tokio::time::sleep(Duration::from_millis(10)).await,
         }
@@ -181,7 +182,7 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
     let acknowledged = writer.refused().await?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let kept = records(&address(world, &app.name, &pod).await?).await?;
+    let kept = world.estate.app(&app.name, &pod).await?.records().await?;
     same("records", &kept["count"], &json!(acknowledged))?;
     ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one revert were made");
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");

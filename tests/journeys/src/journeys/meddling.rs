@@ -20,7 +20,7 @@ impl World {
     /// Makes the driver take its time over snapshots, so that there is time to meddle.
     fn slow_snapshots(&self, slow: bool) -> anyhow::Result<()> {
         let rules = if slow { vec![Rule::slow(CallName::CreateSnapshot, Duration::from_secs(4))] } else { Vec::new() };
-        self.rig.control_csi(&Control { rules, ..Control::default() })
+        self.estate.control_driver(&Control { rules, ..Control::default() })
     }
 
     async fn cancel(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
@@ -36,9 +36,9 @@ pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
     world.slow_snapshots(true)?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
-    let took = world.operator.terminate();
+    let took = world.operator().terminate().await;
     world.slow_snapshots(false)?;
-    world.operator.start()?;
+    world.operator().start()?;
     let took = took?;
     ensure!(took < Duration::from_secs(5), "it took {took:?} to end");
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;

@@ -5,16 +5,17 @@ use serde_json::json;
 use windlass_api::{Outcome, RollbackData, RollbackTo};
 
 use super::checks::same;
+use crate::estate::OPERATOR_USER;
 use crate::fixture::Shape;
 use crate::request::{durations, expect, rollback_spec, upgrade_spec};
 use crate::world::World;
-use crate::writer::{Writer, address, records};
+use crate::writer::Writer;
 
 /// Deployment and claim by a Kustomization: one changed line, and success only once the new version's process runs.
 pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j01", Shape::default()).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(50).await?;
     let commits = app.repo.commits()?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
@@ -26,7 +27,7 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
     ensure!(numstat == format!("1 1 {}", app.path), "numstat: {numstat}");
-    let kept = records(&address(world, &app.name, &running[0].0).await?).await?;
+    let kept = world.estate.app(&app.name, &running[0].0).await?.records().await?;
     same("records", &kept["count"], &json!(acknowledged))?;
     world.nothing_is_left(&app, &status).await?;
     Ok(format!("{}; acknowledged before stop: {acknowledged}, lost: 0; numstat {numstat}", durations(&status)))
@@ -53,14 +54,14 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
 pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j04", Shape::default()).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(20).await?;
     let before = writer.stop().await?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     let upgraded = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&upgraded, Outcome::Succeeded)?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let writer = Writer::start(address(world, &app.name, &pod).await?)?;
+    let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(20).await?;
     let after = writer.stop().await?;
 
@@ -82,7 +83,7 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     expect(&restored, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let kept = records(&address(world, &app.name, &pod).await?).await?;
+    let kept = world.estate.app(&app.name, &pod).await?.records().await?;
     same("records after the restore", &kept["count"], &json!(before))?;
     world.nothing_is_left(&app, &restored).await?;
 
@@ -108,7 +109,7 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
 pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j08", Shape::default()).await?;
     let head = app.repo.git(&["ls-remote", "origin", "refs/heads/main"])?;
-    let before = world.rig.audit()?.len();
+    let before = world.estate.requests()?.len();
     let mut spec = upgrade_spec("notes", &[("image/notes", "1.1.0")]);
     spec.dry_run = Some(true);
     world.ask_upgrade(&app.name, "plan", spec).await?;
@@ -116,10 +117,10 @@ pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Planned)?;
     let steps = status.plan.as_ref().and_then(|plan| plan["steps"].as_array()).map_or(0, Vec::len);
     ensure!(steps > 10, "the plan has {steps} steps");
-    let written: Vec<String> = world.rig.audit()?[before..]
+    let written: Vec<String> = world.estate.requests()?[before..]
         .iter()
-        .filter(|event| event.user.username == crate::world::OPERATOR_USER && event.is_write())
-        .filter_map(windlass_rig::AuditEvent::resource)
+        .filter(|request| request.user == OPERATOR_USER && request.wrote)
+        .map(|request| request.resource.clone())
         .filter(|resource| {
             let allowed = ["upgraderequests", "events", "leases", "selfsubjectaccessreviews"];
             let kind = resource.rsplit_once('/').map_or(resource.as_str(), |(_, kind)| kind);

@@ -1,22 +1,10 @@
-//! The app under test: a real process that keeps numbered records in a file on its volume and acknowledges each over
-//! HTTP only once it is durable.
-//!
-//! | Version | What it does |
-//! |---|---|
-//! | `1.x.y` | plain; file format 1; refuses to start on format 2 |
-//! | `2.x.y` | migrates format 1 to format 2 in place at start; there is no way back |
-//! | `3.0.0` | overwrites part of its data at start and never becomes ready |
-//! | `4.0.0` | serves and acknowledges, then turns unready for good after [`AppArgs::fail_after_seconds`] |
-//!
-//! Other versions do not exist: the kubelet reports their image as not found, and the process refuses to start.
+//! The app under test as a real process: it acknowledges each record over HTTP only once it is durable. What its versions do is
+//! said in [`windlass_playground::app`]; version 4.0.0 turns unready after [`AppArgs::fail_after_seconds`].
 
 mod server;
-mod store;
-mod version;
 
 pub use server::{RecordsReport, VersionReport};
-pub use store::{Format, Store, StoreError};
-pub use version::{AppVersion, Behaviour, UnknownVersion};
+pub use windlass_playground::app::{AppVersion, Behaviour, Format, Store, StoreError, UnknownVersion};
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -12,9 +12,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::store::{Format, Store, StoreError};
-use super::version::Behaviour;
-use super::{AppArgs, AppVersion};
+use super::{AppArgs, AppVersion, Behaviour, Format, Store, StoreError};
 
 /// Answer of `GET /records`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,12 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use async_trait::async_trait;
 use windlass_rig::{Rig, free_port};
 
-use crate::world::{OPERATOR_USER, SYSTEM};
+use super::{OPERATOR_USER, Operator, SYSTEM};
 
-/// Starts, kills and restarts the operator.
-pub(crate) struct Operator {
+/// The program `windlass-operator`, next to this one.
+pub(crate) struct ChildProcess {
     program: PathBuf,
     kubeconfig: PathBuf,
     log: PathBuf,
@@ -22,7 +23,7 @@ pub(crate) struct Operator {
     child: Mutex<Option<Child>>,
 }
 
-impl Operator {
+impl ChildProcess {
     pub(crate) fn new(rig: &Rig) -> anyhow::Result<Self> {
         let mine = std::env::current_exe()?;
         let program = mine.with_file_name("windlass-operator");
@@ -36,8 +37,11 @@ impl Operator {
             child: Mutex::new(None),
         })
     }
+}
 
-    pub(crate) fn start(&self) -> anyhow::Result<()> {
+#[async_trait(?Send)]
+impl Operator for ChildProcess {
+    fn start(&self) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         // It must not outlive the tests. The parent is the process, and this thread lives as long as it does.
         let child = Command::new("setpriv")
@@ -57,8 +61,7 @@ impl Operator {
         Ok(())
     }
 
-    /// SIGKILL: what it was doing is cut off.
-    pub(crate) fn kill(&self) -> anyhow::Result<()> {
+    fn kill(&self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
             child.kill()?;
             child.wait()?;
@@ -66,8 +69,7 @@ impl Operator {
         Ok(())
     }
 
-    /// SIGTERM, as a rollout of the operator does: says how long it took to end.
-    pub(crate) fn terminate(&self) -> anyhow::Result<Duration> {
+    async fn terminate(&self) -> anyhow::Result<Duration> {
         let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             anyhow::bail!("it does not run");
         };
@@ -79,7 +81,7 @@ impl Operator {
         Ok(began.elapsed())
     }
 
-    pub(crate) async fn is_ready(&self) -> bool {
+    async fn is_ready(&self) -> bool {
         let url = format!("http://127.0.0.1:{}/readyz", self.port);
         let client = reqwest::Client::builder().no_proxy().build();
         match client {
@@ -88,14 +90,14 @@ impl Operator {
         }
     }
 
-    pub(crate) fn log_tail(&self, lines: usize) -> String {
+    fn log_tail(&self, lines: usize) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 }
 
-impl Drop for Operator {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.kill();
     }

@@ -1,7 +1,7 @@
 //! Server-side apply of YAML texts, of whatever kinds the server knows.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
@@ -9,15 +9,16 @@ use kube::core::GroupVersionKind;
 use kube::discovery::{ApiCapabilities, Scope, pinned_kind};
 use kube::{Client, ResourceExt};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 /// How long a kind may take to appear after its definition has been applied.
 const KIND_APPEARS: Duration = Duration::from_secs(10);
 
-/// Applies every document of `yaml` in order, as the field manager `rig`, by force.
+/// Applies every document of `yaml` in order, as the field manager `manager`, by force.
 ///
 /// # Errors
 /// When a document is no Kubernetes object, its kind stays unknown, or the server refuses it.
-pub(crate) async fn apply(client: &Client, yaml: &str) -> anyhow::Result<()> {
+pub async fn apply(client: &Client, manager: &str, yaml: &str) -> anyhow::Result<()> {
     let mut kinds: HashMap<GroupVersionKind, (ApiResource, ApiCapabilities)> = HashMap::new();
     for document in serde_yaml_ng::Deserializer::from_str(yaml) {
         let value = serde_yaml_ng::Value::deserialize(document).context("reading YAML")?;
@@ -38,7 +39,7 @@ pub(crate) async fn apply(client: &Client, yaml: &str) -> anyhow::Result<()> {
                 Api::namespaced_with(client.clone(), &namespace, &resource)
             }
         };
-        let params = PatchParams::apply("rig").force();
+        let params = PatchParams::apply(manager).force();
         let name = object.name_any();
         api.patch(&name, &params, &Patch::Apply(&object))
             .await

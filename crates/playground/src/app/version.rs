@@ -27,7 +27,9 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    pub(super) const fn format_policy(self) -> FormatPolicy {
+    /// What it does with the format that it finds.
+    #[must_use]
+    pub const fn format_policy(self) -> FormatPolicy {
         match self {
             Self::Plain => FormatPolicy::OnlyV1,
             Self::MigratesItsData => FormatPolicy::MigrateToV2,

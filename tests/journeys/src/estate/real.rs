@@ -1,0 +1,131 @@
+//! The real rig.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use serde_json::Value;
+use windlass_rig::csi::{CallRecord, Control};
+use windlass_rig::kubelet::Entry;
+use windlass_rig::{Options, Rig, User};
+
+use super::operator::ChildProcess;
+use super::{AppClient, Estate, Login, OPERATOR_USER, Operator, Remote, Request};
+
+/// A rig and the operator's process.
+pub(crate) struct RealEstate {
+    // Dropped first: it talks to the rig.
+    operator: ChildProcess,
+    rig: Rig,
+}
+
+impl RealEstate {
+    /// Starts the rig; the operator is not started yet.
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let options = Options { users: vec![User::new(OPERATOR_USER, &[])], ..Options::default() };
+        let rig = Rig::start(options).await?;
+        println!("rig up in {:.1} s", rig.started_in().as_secs_f64());
+        Ok(Self { operator: ChildProcess::new(&rig)?, rig })
+    }
+}
+
+#[async_trait(?Send)]
+impl Estate for RealEstate {
+    fn client(&self) -> Client {
+        self.rig.admin_client()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        &self.operator
+    }
+
+    async fn repository(&self, name: &str) -> anyhow::Result<Remote> {
+        let git = self.rig.gitea()?;
+        let url = git.clone_url("team", name);
+        if git.api(reqwest::Method::GET, &format!("/repos/team/{name}"), None).await.is_err() {
+            git.create_repo("team", name).await?;
+        }
+        Ok(Remote { url, own_url: git.clone_url_with_token("team", name) })
+    }
+
+    fn login(&self) -> Option<Login> {
+        let git = self.rig.gitea().ok()?;
+        Some((git.admin().to_owned(), git.token().to_owned()))
+    }
+
+    fn charts(&self) -> PathBuf {
+        self.rig.dir().join("source-controller/charts")
+    }
+
+    async fn app(&self, namespace: &str, pod: &str) -> anyhow::Result<Arc<dyn AppClient>> {
+        let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let ip = pods.get(pod).await?.status.and_then(|status| status.pod_ip).context("the pod has no address")?;
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        Ok(Arc::new(HttpApp { client, url: format!("http://{ip}:8080/records") }))
+    }
+
+    fn runs(&self) -> anyhow::Result<Vec<Entry>> {
+        let text = std::fs::read_to_string(self.rig.kubelet_run_log())?;
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    fn driver_calls(&self) -> anyhow::Result<Vec<CallRecord>> {
+        self.rig.csi_calls()
+    }
+
+    fn control_driver(&self, control: &Control) -> anyhow::Result<()> {
+        self.rig.control_csi(control)
+    }
+
+    fn volume_folder(&self, handle: &str) -> PathBuf {
+        self.rig.volumes_dir().join(handle)
+    }
+
+    fn requests(&self) -> anyhow::Result<Vec<Request>> {
+        let request = |event: windlass_rig::AuditEvent| Request {
+            wrote: event.is_write(),
+            resource: event.resource().unwrap_or_default(),
+            user: event.user.username,
+        };
+        Ok(self.rig.audit()?.into_iter().map(request).collect())
+    }
+
+    async fn fetching(&self, on: bool) -> anyhow::Result<()> {
+        if on {
+            self.rig.start_component("source-controller").await
+        } else {
+            self.rig.kill_component("source-controller")
+        }
+    }
+
+    async fn git(&self, reachable: bool) -> anyhow::Result<()> {
+        if reachable { self.rig.start_component("gitea").await } else { self.rig.stop_component("gitea") }
+    }
+}
+
+/// The app's HTTP side.
+struct HttpApp {
+    client: reqwest::Client,
+    url: String,
+}
+
+#[async_trait]
+impl AppClient for HttpApp {
+    async fn append(&self, text: &str) -> bool {
+        let answer = self.client.post(&self.url).body(text.to_owned()).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    async fn records(&self) -> anyhow::Result<Value> {
+        Ok(self.client.get(&self.url).send().await?.error_for_status()?.json().await?)
+    }
+}
