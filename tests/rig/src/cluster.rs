@@ -16,7 +16,6 @@ use crate::ready::Ready;
 
 const AUDIT_POLICY: &str = include_str!("../manifests/audit-policy.yaml");
 const STAGES: &str = include_str!("../manifests/kwok-stages.yaml");
-const STORAGE: &str = include_str!("../manifests/storage.yaml");
 
 /// Servers of the rig that talk to the API server, each as a user of its own so that the audit log tells them apart.
 pub(crate) const COMPONENTS: [&str; 10] = [
@@ -182,7 +181,7 @@ impl Cluster {
 
     /// What every rig has from the start, besides the CRDs.
     pub(crate) fn objects(fake_nodes: u32) -> String {
-        let mut yaml = String::from(STORAGE);
+        let mut yaml = String::from(kube_sim::controllers::volumes::CLASSES);
         yaml.push_str("\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: flux-system}\n");
         for number in 0..fake_nodes {
             // The taint keeps pods that mean to run for real off nodes that only pretend.

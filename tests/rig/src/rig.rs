@@ -188,7 +188,7 @@ impl Rig {
     /// # Errors
     /// When the control file cannot be written.
     pub fn control_csi(&self, control: &Control) -> anyhow::Result<()> {
-        control.write(&csi::control_file(&self.storage.root))
+        Ok(control.write(&csi::control_file(&self.storage.root))?)
     }
 
     /// All requests the API server has answered so far.

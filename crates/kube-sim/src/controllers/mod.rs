@@ -5,6 +5,7 @@
 //! observer can tell from outside: conditions and their reasons, observed generations, handled requests, artifacts, release
 //! history, and the traps (a suspended object still acknowledges a request; a reconcile in flight is not interrupted by a
 //! suspension). Reconciles of one object are serialised, and each works on the object as it was read at its start.
+//! [`volumes`] plays whoever looks after claims, volumes and snapshots.
 
 mod artifact;
 mod charts;
@@ -20,6 +21,7 @@ mod helm_cli;
 mod helm_state;
 pub mod helm_storage;
 mod renderer;
+pub mod volumes;
 
 pub use artifact::{Artifact, ArtifactStore, MemoryArtifacts, pack, unpack};
 pub use charts::{ChartMetadata, ChartRegistry, chart_metadata};

@@ -49,7 +49,10 @@ pub(crate) fn apply(def: &ResourceDef, object: &mut Value) {
             pod_spec(object, &["spec", "jobTemplate", "spec", "template", "spec"], "Never");
         }
         ("", "Service") => service(object),
-        ("", "PersistentVolumeClaim") => set_default(object, &["spec", "volumeMode"], "Filesystem"),
+        ("", "PersistentVolumeClaim") => {
+            set_default(object, &["spec", "volumeMode"], "Filesystem");
+            data_source(object);
+        }
         ("", "PersistentVolume") => {
             set_default(object, &["spec", "persistentVolumeReclaimPolicy"], "Retain");
             set_default(object, &["spec", "volumeMode"], "Filesystem");
@@ -76,6 +79,28 @@ pub(crate) fn apply(def: &ResourceDef, object: &mut Value) {
         ("autoscaling", "HorizontalPodAutoscaler") => set_default(object, &["spec", "minReplicas"], 1),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => super::crd::default(object),
         _ => {}
+    }
+}
+
+/// What a real server makes of a claim's two data sources: what the old field could never name is dropped without a word, and
+/// so is a source in another namespace; of what is left, each field mirrors the other. A claim whose source is dropped is
+/// provisioned empty.
+fn data_source(object: &mut Value) {
+    if !str_at(object, &["spec", "dataSourceRef", "namespace"]).is_empty() {
+        remove(object, &["spec", "dataSourceRef"]);
+    }
+    let (old, new) = (at(object, &["spec", "dataSource"]).clone(), at(object, &["spec", "dataSourceRef"]).clone());
+    if old.is_null() && !new.is_null() {
+        set(object, &["spec", "dataSource"], new);
+    } else if !old.is_null() && new.is_null() {
+        match (str_at(&old, &["apiGroup"]), str_at(&old, &["kind"])) {
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot") => {
+                set(object, &["spec", "dataSourceRef"], old);
+            }
+            _ => {
+                remove(object, &["spec", "dataSource"]);
+            }
+        }
     }
 }
 

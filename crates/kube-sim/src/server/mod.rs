@@ -24,7 +24,7 @@ mod rounds;
 mod router;
 mod scale;
 mod schema;
-mod selectors;
+pub(crate) mod selectors;
 mod shape;
 mod state;
 mod store;

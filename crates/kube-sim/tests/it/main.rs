@@ -14,6 +14,7 @@ mod custom;
 mod faulty;
 mod kubectl;
 mod patches;
+mod volumes;
 mod watching;
 
 use k8s_openapi::api::core::v1::ConfigMap;

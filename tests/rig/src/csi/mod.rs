@@ -1,22 +1,16 @@
-//! A CSI driver whose volumes and snapshots are directories, and that misbehaves when told to.
-//!
-//! The control plane half only: nothing is mounted, the small kubelet and the tests use a volume's directory directly.
-//! A volume's handle is its name, and its bytes are `<root>/volumes/<handle>`; a snapshot is a full copy under
-//! `<root>/snapshots/<handle>`. Every call is one line of `<root>/calls.jsonl`; `<root>/control.json` ([`Control`]) changes
-//! the behaviour of the calls that follow.
+//! The CSI driver of the rig: `kube-sim`'s folder driver, served over gRPC to the real sidecars.
 #![allow(clippy::result_large_err, reason = "the generated service traits answer with tonic's Status, which is large")]
 
-mod control;
 mod driver;
-mod log;
-mod store;
 #[cfg(test)]
 mod tests;
 
-pub use control::{CallName, Control, FailureCode, Rule};
-pub use log::CallRecord;
+pub use kube_sim::controllers::volumes::DRIVER;
+pub use kube_sim::controllers::volumes::driver::{
+    CallName, CallRecord, Control, FailureCode, Refusal, Rule, call_log, control_file, snapshots_dir, volumes_dir,
+};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use bpfman_csi::v1::controller_server::ControllerServer;
@@ -24,9 +18,6 @@ use bpfman_csi::v1::identity_server::IdentityServer;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
-
-/// Name of the driver, as in CSIDriver objects and storage classes.
-pub const DRIVER: &str = "csi.rig.windlass.dev";
 
 /// Settings of the CSI driver.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,30 +28,6 @@ pub struct CsiArgs {
     /// Directory for volumes, snapshots, the call log and the control file.
     #[arg(long)]
     pub root: PathBuf,
-}
-
-/// Where the driver keeps a volume's bytes: one directory per handle.
-#[must_use]
-pub fn volumes_dir(root: &Path) -> PathBuf {
-    root.join("volumes")
-}
-
-/// Where the driver keeps a snapshot's bytes: one directory per handle.
-#[must_use]
-pub fn snapshots_dir(root: &Path) -> PathBuf {
-    root.join("snapshots")
-}
-
-/// The log of all calls, one [`CallRecord`] per line.
-#[must_use]
-pub fn call_log(root: &Path) -> PathBuf {
-    root.join("calls.jsonl")
-}
-
-/// The file that [`Control`] is read from at each call; absent means well-behaved.
-#[must_use]
-pub fn control_file(root: &Path) -> PathBuf {
-    root.join("control.json")
 }
 
 /// Serves the driver until `stop` is cancelled.

@@ -13,19 +13,26 @@ use serde::{Deserialize, Serialize};
 
 /// What is known of a volume besides its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct VolumeInfo {
-    pub(super) bytes: i64,
-    pub(super) from_snapshot: Option<String>,
-    pub(super) delete_snapshots_with_volume: bool,
+pub struct VolumeInfo {
+    /// Its size in bytes.
+    pub bytes: i64,
+    /// Handle of the snapshot it was made from.
+    pub from_snapshot: Option<String>,
+    /// Whether its snapshots go with it.
+    pub delete_snapshots_with_volume: bool,
 }
 
 /// What is known of a snapshot besides its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SnapshotInfo {
-    pub(super) volume: String,
-    pub(super) bytes: i64,
-    pub(super) cut_at: Timestamp,
-    pub(super) never_ready: bool,
+pub struct SnapshotInfo {
+    /// Handle of the volume it was cut from.
+    pub volume: String,
+    /// The size of that volume in bytes.
+    pub bytes: i64,
+    /// When it was cut: later writes are not in it.
+    pub cut_at: Timestamp,
+    /// Whether it is reported as not ready to use, for ever.
+    pub never_ready: bool,
 }
 
 /// One kind of directory, with a description each.

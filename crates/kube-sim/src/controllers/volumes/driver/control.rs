@@ -1,12 +1,14 @@
 //! What makes the driver misbehave: a file for the whole driver, parameters of classes for single volumes and snapshots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use tonic::{Code, Status};
+
+use super::about;
 
 /// The calls that rules can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,26 +49,37 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    fn status(self, message: impl Into<String>) -> Status {
-        let code = match self {
-            Self::Cancelled => Code::Cancelled,
-            Self::Unknown => Code::Unknown,
-            Self::InvalidArgument => Code::InvalidArgument,
-            Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::NotFound => Code::NotFound,
-            Self::AlreadyExists => Code::AlreadyExists,
-            Self::PermissionDenied => Code::PermissionDenied,
-            Self::ResourceExhausted => Code::ResourceExhausted,
-            Self::FailedPrecondition => Code::FailedPrecondition,
-            Self::Aborted => Code::Aborted,
-            Self::OutOfRange => Code::OutOfRange,
-            Self::Unimplemented => Code::Unimplemented,
-            Self::Internal => Code::Internal,
-            Self::Unavailable => Code::Unavailable,
-            Self::DataLoss => Code::DataLoss,
-            Self::Unauthenticated => Code::Unauthenticated,
-        };
-        Status::new(code, message)
+    /// Whether the call may still be going on, so that it must be repeated until its outcome is known.
+    #[must_use]
+    pub const fn may_go_on(self) -> bool {
+        matches!(self, Self::Cancelled | Self::DeadlineExceeded | Self::Unavailable | Self::Aborted)
+    }
+}
+
+impl fmt::Display for FailureCode {
+    /// As the sidecars print it, which are written in Go.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("Canceled"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+/// An answer other than OK. Its text is what the sidecars write into events and statuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("rpc error: code = {code} desc = {message}")]
+pub struct Refusal {
+    /// What sort of refusal.
+    pub code: FailureCode,
+    /// What was wrong.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 }
 
@@ -126,11 +139,11 @@ impl Control {
     ///
     /// # Errors
     /// When the file cannot be read or understood: a typing error must not look like good behaviour.
-    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
         match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| about("reading", path, &error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(about("reading", path, &error)),
         }
     }
 
@@ -138,10 +151,10 @@ impl Control {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+    pub fn write(&self, path: &Path) -> io::Result<()> {
         let unfinished = path.with_extension("json.new");
         std::fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
-        std::fs::rename(&unfinished, path).with_context(|| format!("writing {}", path.display()))
+        std::fs::rename(&unfinished, path).map_err(|error| about("writing", path, &error))
     }
 
     /// The same with what the parameters of a StorageClass or VolumeSnapshotClass add for this one call.
@@ -150,8 +163,8 @@ impl Control {
     pub(super) fn with_parameters(
         mut self,
         call: CallName,
-        parameters: &HashMap<String, String>,
-    ) -> Result<Self, Status> {
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Self, Refusal> {
         for (key, value) in parameters {
             match key.as_str() {
                 "delayMs" => {
@@ -164,7 +177,7 @@ impl Control {
                 "deleteSnapshotsWithVolume" => self.delete_snapshots_with_volume = parse(key, value)?,
                 // What the sidecars add about the claim or the snapshot object.
                 other if other.starts_with("csi.storage.k8s.io/") => {}
-                other => return Err(Status::invalid_argument(format!("unknown parameter {other:?}"))),
+                other => return Err(unusable(format!("unknown parameter {other:?}"))),
             }
         }
         Ok(self)
@@ -179,8 +192,12 @@ impl Control {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(key: &str, value: &str) -> Result<T, Status> {
-    serde_json::from_str(value).map_err(|error| Status::invalid_argument(format!("parameter {key}={value:?}: {error}")))
+fn unusable(message: String) -> Refusal {
+    Refusal::new(FailureCode::InvalidArgument, message)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(key: &str, value: &str) -> Result<T, Refusal> {
+    serde_json::from_str(value).map_err(|error| unusable(format!("parameter {key}={value:?}: {error}")))
 }
 
 /// Counts the calls that each rule has already met.
@@ -189,7 +206,12 @@ pub(super) struct Met(HashMap<String, u32>);
 
 impl Met {
     /// The delay and the failure that apply to this call.
-    pub(super) fn apply(&mut self, control: &Control, call: CallName, subjects: &[&str]) -> (Duration, Option<Status>) {
+    pub(super) fn apply(
+        &mut self,
+        control: &Control,
+        call: CallName,
+        subjects: &[&str],
+    ) -> (Duration, Option<Refusal>) {
         for rule in control.rules.iter().filter(|rule| rule.call == call) {
             if let Some(part) = &rule.matching
                 && !subjects.iter().any(|subject| subject.contains(part.as_str()))
@@ -203,8 +225,9 @@ impl Met {
                     continue;
                 }
             }
-            let failure =
-                rule.fail.map(|code| code.status(format!("{call:?} fails because the rig's driver was told to")));
+            let failure = rule
+                .fail
+                .map(|code| Refusal::new(code, format!("{call:?} fails because the rig's driver was told to")));
             return (Duration::from_millis(rule.delay_ms), failure);
         }
         (Duration::ZERO, None)
@@ -222,18 +245,18 @@ mod tests {
         )
         .unwrap();
         let mut met = Met::default();
-        let mut code = |name: &str| met.apply(&control, CallName::CreateVolume, &[name]).1.map(|status| status.code());
+        let mut code = |name: &str| met.apply(&control, CallName::CreateVolume, &[name]).1.map(|refusal| refusal.code);
         assert_eq!(code("pvc-2"), None);
-        assert_eq!(code("pvc-1"), Some(Code::ResourceExhausted));
-        assert_eq!(code("pvc-1"), Some(Code::ResourceExhausted));
+        assert_eq!(code("pvc-1"), Some(FailureCode::ResourceExhausted));
+        assert_eq!(code("pvc-1"), Some(FailureCode::ResourceExhausted));
         assert_eq!(code("pvc-1"), None);
     }
 
     #[test]
     fn an_unknown_class_parameter_is_refused() {
-        let parameters = HashMap::from([("nevrReady".to_owned(), "true".to_owned())]);
+        let parameters = BTreeMap::from([("nevrReady".to_owned(), "true".to_owned())]);
         let refused = Control::default().with_parameters(CallName::CreateSnapshot, &parameters);
-        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(refused.unwrap_err().code, FailureCode::InvalidArgument);
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The call log: proof of what the driver was asked, in which order, and what it answered.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::control::CallName;
@@ -35,12 +34,12 @@ pub struct CallRecord {
 pub(super) struct CallLog(Mutex<File>);
 
 impl CallLog {
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self(Mutex::new(file.with_context(|| format!("opening {}", path.display()))?)))
+        Ok(Self(Mutex::new(file.map_err(|error| super::about("opening", path, &error))?)))
     }
 
-    pub(super) fn write(&self, record: &CallRecord) -> anyhow::Result<()> {
+    pub(super) fn write(&self, record: &CallRecord) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
         self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)?;
