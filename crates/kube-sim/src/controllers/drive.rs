@@ -1,9 +1,10 @@
 //! The loop that all stand-ins share: watch, filter, reconcile one object at a time, look again.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
@@ -12,8 +13,10 @@ use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{PredicateConfig, WatchStreamExt, applier, reflector, watcher};
 use kube::{Client, ResourceExt};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -35,10 +38,99 @@ pub(super) struct Related {
     pub(super) resource: ApiResource,
     /// Whether a change of the first concerns the second.
     pub(super) concerns: fn(&DynamicObject, &DynamicObject) -> bool,
+    /// What of the changed object matters; other changes are passed over.
+    pub(super) matters: fn(&DynamicObject) -> Option<u64>,
+    /// Where the changed objects are kept for the reconciler, if it reads them from there.
+    pub(super) cache: Option<Cache>,
 }
 
-/// Waits between failed tries: long enough not to spin, short enough for tests.
+impl Related {
+    /// Related objects that the reconciler reads from the API server itself.
+    pub(super) const fn new(resource: ApiResource, concerns: fn(&DynamicObject, &DynamicObject) -> bool) -> Self {
+        Self { resource, concerns, matters: readiness, cache: None }
+    }
+}
+
+/// Objects as a watch reported them some time ago: what a controller believes that does not ask the API server.
+#[derive(Clone, Default)]
+pub(super) struct Cache {
+    /// How much later than the watch reports it a change is seen.
+    lag: Duration,
+    objects: Arc<Mutex<BTreeMap<(String, String), DynamicObject>>>,
+}
+
+impl Cache {
+    pub(super) fn lagging(lag: Duration) -> Self {
+        Self { lag, ..Self::default() }
+    }
+
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<DynamicObject> {
+        self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), DynamicObject>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_in(&self, event: &watcher::Event<DynamicObject>) {
+        let key = |object: &DynamicObject| (object.namespace().unwrap_or_default(), object.name_any());
+        match event {
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                self.lock().insert(key(object), object.clone());
+            }
+            watcher::Event::Delete(object) => {
+                self.lock().remove(&key(object));
+            }
+            watcher::Event::Init | watcher::Event::InitDone => {}
+        }
+    }
+}
+
+/// How many changes may be under way to a lagging cache.
+const IN_TRANSIT: usize = 4096;
+/// The wait after the first failed try; it doubles with each further one.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest wait after failed tries. Flux's own is 15 minutes; a test that repairs something does not want to wait for that.
+const MAX_RETRY: Duration = Duration::from_secs(60);
+
+fn retry_after(failures: u32) -> Duration {
+    RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY)
+}
+
+/// Waits of a watch that failed: the same in every run.
+#[derive(Default)]
+struct WatchBackoff(u32);
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0 = self.0.saturating_add(1);
+        Some(retry_after(self.0).min(Duration::from_secs(5)))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Consecutive failures of each object.
+type Failures = Arc<Mutex<BTreeMap<String, u32>>>;
+
+/// Counts a failure of the object, or forgets those before.
+fn count(failures: &Failures, object: &DynamicObject, failed: bool) -> u32 {
+    let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+    let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+    if !failed {
+        failures.remove(&key);
+        return 0;
+    }
+    let count = failures.entry(key).or_default();
+    *count = count.saturating_add(1);
+    *count
+}
 
 /// A Flux kind by its group's short name.
 pub(super) fn flux(group: &str, version: &str, kind: &str) -> ApiResource {
@@ -62,7 +154,7 @@ pub(super) async fn drive<F, R>(
     let reader = writer.as_reader();
     let kind = resource.kind.clone();
     let own = watcher(all(client, &resource), watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .reflect(writer)
         .applied_objects()
         .predicate_filter(wanted, PredicateConfig::default())
@@ -73,20 +165,28 @@ pub(super) async fn drive<F, R>(
         .boxed();
     let mut queue = stream::SelectAll::from_iter([own]);
     queue.extend(related.into_iter().map(|one| concerned(client, one, reader.clone(), resource.clone())));
+    let failures = Failures::default();
     let run = applier(
-        move |object, _: Arc<()>| {
-            reconcile(object)
-                .map_ok(|next| match next {
-                    Next::Wait => Action::await_change(),
-                    Next::After(time) => Action::requeue(time),
-                })
-                .boxed()
+        {
+            let failures = Arc::clone(&failures);
+            move |object: Arc<DynamicObject>, _: Arc<()>| {
+                let failures = Arc::clone(&failures);
+                reconcile(Arc::clone(&object))
+                    .map_ok(move |next| {
+                        count(&failures, &object, false);
+                        match next {
+                            Next::Wait => Action::await_change(),
+                            Next::After(time) => Action::requeue(time),
+                        }
+                    })
+                    .boxed()
+            }
         },
         move |object, error, _| {
             tracing::debug!(kind, object = object.name_any(), %error, "reconcile");
             match error {
                 Error::Waiting { again, .. } => Action::requeue(*again),
-                error if error.is_retryable() => Action::requeue(RETRY),
+                error if error.is_retryable() => Action::requeue(retry_after(count(&failures, &object, true))),
                 _ => Action::await_change(),
             }
         },
@@ -96,6 +196,8 @@ pub(super) async fn drive<F, R>(
         controller::Config::default(),
     );
     tokio::select! {
+        // In a fixed order: the choice would be random otherwise.
+        biased;
         () = stop.cancelled() => {}
         () = run.for_each(|_| async {}) => {}
     }
@@ -107,19 +209,38 @@ fn all(client: &Client, resource: &ApiResource) -> Api<DynamicObject> {
 
 /// References to the objects that a change of a related one concerns.
 fn concerned(client: &Client, related: Related, reader: Store<DynamicObject>, resource: ApiResource) -> Queue {
-    let Related { resource: other, concerns } = related;
-    watcher(all(client, &other), watcher::Config::default())
-        .default_backoff()
+    let Related { resource: other, concerns, matters, cache } = related;
+    let changes = watcher(all(client, &other), watcher::Config::default()).backoff(WatchBackoff::default());
+    let changes = match cache {
+        None => changes.boxed(),
+        Some(cache) => changes
+            .map(move |event| {
+                let (cache, due) = (cache.clone(), Instant::now() + cache.lag);
+                async move {
+                    if !cache.lag.is_zero() {
+                        sleep_until(due).await;
+                    }
+                    if let Ok(event) = &event {
+                        cache.take_in(event);
+                    }
+                    event
+                }
+            })
+            .buffered(IN_TRANSIT)
+            .boxed(),
+    };
+    changes
         .applied_objects()
-        .predicate_filter(readiness, PredicateConfig::default())
+        .predicate_filter(matters, PredicateConfig::default())
         .flat_map(move |changed| {
             let targets: Vec<_> = match changed {
-                Ok(changed) => reader
-                    .state()
-                    .into_iter()
-                    .filter(|object| concerns(&changed, object))
-                    .map(|object| Ok(ObjectRef::from_obj_with(&*object, resource.clone())))
-                    .collect(),
+                Ok(changed) => {
+                    let mut concerned = reader.state();
+                    concerned.retain(|object| concerns(&changed, object));
+                    // The store keeps them in an order of its own in every run.
+                    concerned.sort_by_key(|object| (object.namespace(), object.name_any()));
+                    concerned.iter().map(|object| Ok(ObjectRef::from_obj_with(&**object, resource.clone()))).collect()
+                }
                 Err(error) => vec![Err(error)],
             };
             stream::iter(targets)
@@ -139,8 +260,25 @@ fn wanted(object: &DynamicObject) -> Option<u64> {
     hash((object.metadata.generation, request, object.metadata.deletion_timestamp.is_some()))
 }
 
+/// The revision of a source's artifact.
+pub(super) fn revision(source: &DynamicObject) -> Option<u64> {
+    hash(source.data.pointer("/status/artifact/revision").map(ToString::to_string))
+}
+
 fn readiness(object: &DynamicObject) -> Option<u64> {
     let status = object.data.get("status");
     let ready = super::conditions::find(status, "Ready").map(|ready| ready.get("status").map(ToString::to_string));
     hash((status.and_then(|status| status.get("artifact")).map(ToString::to_string), ready))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_after_failures_double_up_to_a_limit() {
+        let waits: Vec<u64> = (1..=9).map(|failures| retry_after(failures).as_secs()).collect();
+        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(retry_after(u32::MAX), MAX_RETRY);
+    }
 }

@@ -67,9 +67,8 @@ pub async fn run(context: SourceContext, registry: ChartRegistry, stop: Cancella
             .await;
         }
     };
-    let sources = ["GitRepository", "HelmRepository"]
-        .map(|kind| Related { resource: flux("source", "v1", kind), concerns: is_source_of })
-        .into();
+    let sources =
+        ["GitRepository", "HelmRepository"].map(|kind| Related::new(flux("source", "v1", kind), is_source_of)).into();
     tokio::join!(kind("HelmChart", sources), kind("HelmRepository", Vec::new()), kind("OCIRepository", Vec::new()));
 }
 

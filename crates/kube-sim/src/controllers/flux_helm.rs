@@ -60,9 +60,8 @@ fn resource() -> ApiResource {
 pub async fn run(context: HelmContext, stop: CancellationToken) {
     let client = context.client.clone();
     let context = Arc::new(context);
-    let sources = ["HelmChart", "OCIRepository"]
-        .map(|kind| Related { resource: flux("source", "v1", kind), concerns: is_chart_of })
-        .into();
+    let sources =
+        ["HelmChart", "OCIRepository"].map(|kind| Related::new(flux("source", "v1", kind), is_chart_of)).into();
     drive(&client, resource(), sources, stop, move |object| {
         let context = Arc::clone(&context);
         async move { reconcile(&context, &object).await }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use kube::api::DynamicObject;
 use kube::{Client, ResourceExt};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::Error;
@@ -16,6 +15,7 @@ use super::flux_objects::{ActionSpec, FORCE_AT, HelmReleaseSpec, duration, reque
 use super::helm_state::{Active, Decision, Desired, HelmReleaseStatus, Step, StepKind};
 use super::helm_state::{decide, determine, record, summarize, takes_request};
 use super::helm_storage::{self, StoredRelease};
+use super::objects::{CLUSTER_SCOPED, manifests};
 use super::renderer::ReleaseRequest;
 
 /// One reconcile of one release.
@@ -335,31 +335,16 @@ fn capitalised(word: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// Kinds without a namespace, as far as charts under test have them.
-const CLUSTER_SCOPED: [&str; 7] = [
-    "Namespace",
-    "ClusterRole",
-    "ClusterRoleBinding",
-    "CustomResourceDefinition",
-    "PersistentVolume",
-    "StorageClass",
-    "PriorityClass",
-];
-
-/// `status.inventory`: what the release rendered, as `namespace_name_group_kind`.
+/// `status.inventory`: what the release rendered.
 fn inventory(release: &StoredRelease) -> Value {
-    let manifest = release.manifest();
-    let entries = serde_yaml_ng::Deserializer::from_str(&manifest).filter_map(|document| {
-        let object = Value::deserialize(document).ok()?;
-        let text = |path: &str| object.pointer(path).and_then(Value::as_str);
-        let (kind, name, version) = (text("/kind")?, text("/metadata/name")?, text("/apiVersion")?);
-        let (group, version) = version.split_once('/').unwrap_or(("", version));
-        let namespace = match text("/metadata/namespace") {
-            _ if CLUSTER_SCOPED.contains(&kind) => String::new(),
-            Some(namespace) => namespace.to_owned(),
-            None => release.namespace(),
-        };
-        Some(json!({ "id": format!("{namespace}_{name}_{group}_{kind}"), "v": version }))
+    let rendered = manifests(&release.manifest()).unwrap_or_default().into_iter();
+    let entries = rendered.map(|mut object| {
+        if CLUSTER_SCOPED.contains(&object.id.kind.as_str()) {
+            object.set_namespace(None);
+        } else if object.id.namespace.is_empty() {
+            object.set_namespace(Some(&release.namespace()));
+        }
+        json!({ "id": object.id.entry(), "v": object.version })
     });
     json!({ "entries": entries.collect::<Vec<_>>() })
 }

@@ -1,7 +1,8 @@
 //! Stand-ins for controllers that cannot be had, written as ordinary `kube` clients: they run against a real API server
 //! and, under virtual time, against the one of this crate.
 //!
-//! [`flux_source`] and [`flux_chart`] play Flux's source-controller, [`flux_helm`] its helm-controller. They copy what an
+//! [`flux_source`] and [`flux_chart`] play Flux's source-controller, [`flux_kustomize`] its kustomize-controller, [`flux_helm`]
+//! its helm-controller. They copy what an
 //! observer can tell from outside: conditions and their reasons, observed generations, handled requests, artifacts, release
 //! history, and the traps (a suspended object still acknowledges a request; a reconcile in flight is not interrupted by a
 //! suspension). Reconciles of one object are serialised, and each works on the object as it was read at its start.
@@ -12,7 +13,9 @@ mod charts;
 mod conditions;
 mod drive;
 pub mod flux_chart;
+mod flux_crds;
 pub mod flux_helm;
+pub mod flux_kustomize;
 mod flux_objects;
 pub mod flux_source;
 mod git_fetch;
@@ -20,11 +23,14 @@ mod helm_action;
 mod helm_cli;
 mod helm_state;
 pub mod helm_storage;
+mod kstatus;
+mod objects;
 mod renderer;
 pub mod volumes;
 
 pub use artifact::{Artifact, ArtifactStore, MemoryArtifacts, pack, unpack};
 pub use charts::{ChartMetadata, ChartRegistry, chart_metadata};
+pub use flux_crds::flux_crds;
 pub use helm_cli::HelmCli;
 pub use renderer::{HelmBackend, ReleaseRequest};
 

@@ -152,11 +152,16 @@ fn empty_object(def: &ResourceDef) -> Value {
 /// Records an update (also a patch that is not an apply) in `new`'s managed fields.
 pub(crate) fn track_update(def: &ResourceDef, old: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
     let empty = empty_object(def);
-    // A writer may reset the managers by sending an empty list; otherwise what it sends is not trusted.
+    // A writer may reset the managers by sending an empty list, or say who they are; what a subresource sends is not trusted,
+    // and who sends nothing does not know of them.
     let reset = new.get("metadata").and_then(|m| m.get("managedFields")).is_some_and(json::is_empty) && old.is_some();
     let mut managed = match old {
-        Some(old) if !reset => Managed::read(old),
-        _ => Managed::default(),
+        Some(_) if reset => Managed::default(),
+        Some(old) => {
+            let sent = if writer.subresource.is_empty() { Managed::read(new) } else { Managed::default() };
+            if sent.0.is_empty() { Managed::read(old) } else { sent }
+        }
+        None => Managed::default(),
     };
     if old.is_some() && managed.0.is_empty() {
         // An object that nobody manages is not tracked until somebody applies it.
