@@ -7,9 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -23,6 +25,24 @@ pub struct StoredRelease {
 }
 
 impl StoredRelease {
+    /// A record that is not stored yet, of a release in Helm's JSON.
+    pub(super) fn new(body: Value) -> Self {
+        let mut release = Self { secret: String::new(), body };
+        release.secret = format!("sh.helm.release.v1.{}.v{}", release.name(), release.version());
+        release
+    }
+
+    /// The release in Helm's JSON.
+    pub(super) const fn body(&self) -> &Value {
+        &self.body
+    }
+
+    pub(super) fn set_info(&mut self, field: &str, value: impl Into<Value>) {
+        if let Some(info) = self.body.get_mut("info").and_then(Value::as_object_mut) {
+            info.insert(field.to_owned(), value.into());
+        }
+    }
+
     fn text(&self, path: &str) -> String {
         self.body.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
     }
@@ -118,19 +138,71 @@ fn of_secret(secret: Secret) -> Result<StoredRelease, Error> {
 /// # Errors
 /// [`Error::Api`], with a conflict when Helm wrote in the meantime.
 pub async fn unlock(client: &Client, namespace: &str, release: &StoredRelease) -> Result<(), Error> {
+    let mut unlocked = release.clone();
+    unlocked.set_info("description", format!("Release unlocked from stale '{}' state", release.status()));
+    unlocked.set_info("status", "failed");
+    update(client, namespace, &unlocked).await
+}
+
+/// Stores a new record.
+///
+/// # Errors
+/// [`Error::Api`], with a conflict when there is one of that number already.
+pub(super) async fn create(
+    client: &Client,
+    namespace: &str,
+    release: &StoredRelease,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let (name, version, status) = (release.name(), release.version().to_string(), release.status());
+    let created = now.as_second().to_string();
+    let labels = [
+        ("createdAt", created),
+        ("name", name),
+        ("owner", "helm".to_owned()),
+        ("status", status),
+        ("version", version),
+    ];
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(release.secret.clone()),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("helm.sh/release.v1".to_owned()),
+        data: Some([("release".to_owned(), encoded(release)?)].into()),
+        ..Secret::default()
+    };
+    api(client, namespace).create(&PostParams::default(), &secret).await?;
+    Ok(())
+}
+
+/// Stores what became of a record.
+///
+/// # Errors
+/// [`Error::Api`], with a conflict when somebody else wrote in the meantime.
+pub(super) async fn update(client: &Client, namespace: &str, release: &StoredRelease) -> Result<(), Error> {
     let api = api(client, namespace);
     let mut secret = api.get(&release.secret).await?;
-    let mut body = release.body.clone();
-    let description = format!("Release unlocked from stale '{}' state", release.status());
-    if let Some(info) = body.get_mut("info").and_then(Value::as_object_mut) {
-        info.insert("status".to_owned(), "failed".into());
-        info.insert("description".to_owned(), description.into());
-    }
-    let encoded = encode(&body).map_err(|error| Error::Helm(error.to_string()))?;
-    secret.data.get_or_insert_default().insert("release".to_owned(), ByteString(encoded));
-    secret.metadata.labels.get_or_insert_default().insert("status".to_owned(), "failed".to_owned());
+    secret.data.get_or_insert_default().insert("release".to_owned(), encoded(release)?);
+    secret.metadata.labels.get_or_insert_default().insert("status".to_owned(), release.status());
     api.replace(&release.secret, &PostParams::default(), &secret).await?;
     Ok(())
+}
+
+/// Removes a record.
+///
+/// # Errors
+/// [`Error::Api`].
+pub(super) async fn remove(client: &Client, namespace: &str, release: &StoredRelease) -> Result<(), Error> {
+    match api(client, namespace).delete(&release.secret, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        result => Ok(result.map(drop)?),
+    }
+}
+
+fn encoded(release: &StoredRelease) -> Result<ByteString, Error> {
+    encode(&release.body).map(ByteString).map_err(|error| Error::Helm(error.to_string()))
 }
 
 fn decode(data: &[u8]) -> Result<Value, String> {
@@ -152,7 +224,7 @@ pub(super) fn stored(version: i64, status: &str, chart_version: &str, config: &V
         "name": "notes", "namespace": "apps", "version": version, "config": config, "manifest": "",
         "info": { "status": status }, "chart": { "metadata": { "name": "notes", "version": chart_version } },
     });
-    StoredRelease { secret: format!("sh.helm.release.v1.notes.v{version}"), body }
+    StoredRelease::new(body)
 }
 
 #[cfg(test)]

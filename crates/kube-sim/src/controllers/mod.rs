@@ -21,6 +21,7 @@ pub mod flux_source;
 mod git_fetch;
 mod helm_action;
 mod helm_cli;
+mod helm_sim;
 mod helm_state;
 pub mod helm_storage;
 mod kstatus;
@@ -32,6 +33,7 @@ pub use artifact::{Artifact, ArtifactStore, MemoryArtifacts, pack, unpack};
 pub use charts::{ChartMetadata, ChartRegistry, chart_metadata};
 pub use flux_crds::flux_crds;
 pub use helm_cli::HelmCli;
+pub use helm_sim::HelmSim;
 pub use renderer::{HelmBackend, ReleaseRequest};
 
 use std::sync::Arc;
