@@ -76,8 +76,11 @@ pub(super) fn of(world: &World, kind: Kind, old: Option<&Object>, new: Option<&O
         }
         Kind::Content => {
             add(Role::Content, name.clone());
-            add(Role::Cut, name);
             add(Role::Snapshot, snapshot_of(object));
+            // Marks come and go with every try: one that failed is tried again in its own time, not when they change.
+            if old.is_none() || value(object, &["status", "error"]).is_null() {
+                add(Role::Cut, name);
+            }
         }
         Kind::SnapshotClass => {
             for snapshot in world.all(Kind::Snapshot).filter(|snapshot| !is_ready(snapshot)) {

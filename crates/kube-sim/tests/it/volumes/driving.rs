@@ -38,14 +38,14 @@ async fn a_slow_volume_is_asked_for_again_and_made_once_even_if_its_claim_is_gon
     let calls = cluster.driver.calls().unwrap();
     let done = |name| calls.iter().filter(|call| call.call == name && call.result == "OK").count();
     assert!(done(CallName::CreateVolume) >= 2);
-    assert_eq!(done(CallName::DeleteVolume), 1);
+    assert!(done(CallName::DeleteVolume) >= 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_cannot_be_cut_says_so_and_recovers() {
     let cluster = Cluster::new().await;
     cluster.bound("data", json!({})).await;
-    let unavailable = first(5, Rule::fail(CallName::CreateSnapshot, FailureCode::Unavailable));
+    let unavailable = first(4, Rule::fail(CallName::CreateSnapshot, FailureCode::Unavailable));
     cluster.driver.control(&unavailable).unwrap();
     cluster.snapshot("s", "data", None).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -60,6 +60,22 @@ async fn a_snapshot_that_cannot_be_cut_says_so_and_recovers() {
     cluster.settle().await;
     let snapshot = cluster.snapshot_now("s").await;
     assert_eq!((&snapshot["status"]["readyToUse"], &snapshot["status"]["error"]), (&json!(true), &Value::Null));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_for_good_is_tried_again_in_its_own_time_and_ends_the_mark_of_being_cut() {
+    let cluster = Cluster::new().await;
+    cluster.bound("data", json!({})).await;
+    let refusing = Rule::fail(CallName::CreateSnapshot, FailureCode::InvalidArgument);
+    cluster.driver.control(&Control { rules: vec![refusing], ..Control::default() }).unwrap();
+    cluster.snapshot("s", "data", None).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(cluster.content_of("s").await["metadata"]["annotations"], Value::Null);
+    let tries = cluster.driver.calls().unwrap().len();
+    assert!((8..20).contains(&tries), "{tries}");
+    cluster.driver.control(&Control::default()).unwrap();
+    cluster.settle().await;
+    assert_eq!(cluster.snapshot_now("s").await["status"]["readyToUse"], true);
 }
 
 #[tokio::test(start_paused = true)]
