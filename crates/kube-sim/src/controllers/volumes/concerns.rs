@@ -4,8 +4,8 @@ use kube::api::DynamicObject;
 use serde_json::Value;
 
 use super::objects::{
-    Kind, Name, Object, bound_content, claim_of, cluster, data_snapshot, deleting, is_ready, name_of, own_content,
-    phase, snapshot_of, source_claim, text, value, volume_name,
+    BEING_CREATED, Kind, Name, Object, bound_content, claim_of, cluster, data_snapshot, deleting, is_ready, name_of,
+    own_content, phase, snapshot_of, source_claim, text, value, volume_name,
 };
 use super::queue::{Job, Role};
 use super::world::World;
@@ -77,8 +77,7 @@ pub(super) fn of(world: &World, kind: Kind, old: Option<&Object>, new: Option<&O
         Kind::Content => {
             add(Role::Content, name.clone());
             add(Role::Snapshot, snapshot_of(object));
-            // Marks come and go with every try: one that failed is tried again in its own time, not when they change.
-            if old.is_none() || value(object, &["status", "error"]).is_null() {
+            if old.zip(new).is_none_or(|(old, new)| matters_to_snapshotter(old, new)) {
                 add(Role::Cut, name);
             }
         }
@@ -91,6 +90,18 @@ pub(super) fn of(world: &World, kind: Kind, old: Option<&Object>, new: Option<&O
             }
         }
     }
+}
+
+/// Whether the snapshotter looks at a content again because of this change. What it writes itself is no reason: else a
+/// refusal of the driver would be tried again at once, for ever.
+fn matters_to_snapshotter(old: &Object, new: &Object) -> bool {
+    let others = |content: &Object| {
+        let metadata = &content.metadata;
+        let mut annotations = metadata.annotations.clone().unwrap_or_default();
+        annotations.remove(BEING_CREATED);
+        (annotations, metadata.labels.clone(), metadata.deletion_timestamp.clone(), content.data.get("spec").cloned())
+    };
+    (is_ready(new) && !is_ready(old)) || others(old) != others(new)
 }
 
 /// The claims that a pod names, those made for the pod alone included.
