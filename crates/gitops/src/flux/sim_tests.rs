@@ -7,6 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::{conditions, wait::await_condition};
+use kube_sim::controllers::flux_crds;
 use kube_sim::{Config, Identity, SimServer};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
@@ -53,8 +54,10 @@ impl World {
             let namespace = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
             namespaces.create(&PostParams::default(), &namespace).await.unwrap();
         }
+        for definition in flux_crds() {
+            world.define(definition).await;
+        }
         for fixture in [release(), kustomization(), git_repository(), helm_chart()] {
-            world.define(&fixture.object).await;
             world.create(&fixture).await;
         }
         let labels = json!({ "helm.toolkit.fluxcd.io/name": "notes", "helm.toolkit.fluxcd.io/namespace": "notes" });
@@ -67,23 +70,8 @@ impl World {
         Api::namespaced_with(self.server.client(), &object.namespace, &known(object).unwrap())
     }
 
-    async fn define(&self, object: &ObjectRef) {
-        let resource = known(object).unwrap();
-        let name = format!("{}.{}", resource.plural, resource.group);
-        let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
-        let definition: CustomResourceDefinition = serde_json::from_value(json!({
-            "metadata": { "name": name },
-            "spec": {
-                "group": resource.group,
-                "scope": "Namespaced",
-                "names": { "plural": resource.plural, "kind": resource.kind },
-                "versions": [{
-                    "name": resource.version, "served": true, "storage": true, "subresources": { "status": {} },
-                    "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": schema, "status": schema } } }
-                }]
-            }
-        }))
-        .unwrap();
+    async fn define(&self, definition: CustomResourceDefinition) {
+        let name = definition.metadata.name.clone().unwrap();
         let definitions: Api<CustomResourceDefinition> = Api::all(self.server.client());
         definitions.create(&PostParams::default(), &definition).await.unwrap();
         await_condition(definitions, &name, conditions::is_crd_established()).await.unwrap();

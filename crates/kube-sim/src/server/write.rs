@@ -147,6 +147,10 @@ fn create_tracked(state: &mut State, call: &mut Call, mut object: Value, by_appl
         let now = state.now_text();
         managed::track_update(&def, None, &mut object, &Writer { manager: &call.manager, subresource: "", now: &now });
     }
+    if let Source::Crd(version) = &def.source {
+        // A default of the status comes back, unlike a status that was sent.
+        super::schema::default(&version.schema, &mut object);
+    }
     if call.dry_run {
         return Ok(super::state::present(&def, &object));
     }

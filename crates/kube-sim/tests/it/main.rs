@@ -12,6 +12,7 @@ mod controller;
 mod crud;
 mod custom;
 mod faulty;
+mod flux;
 mod kubectl;
 mod patches;
 mod volumes;
