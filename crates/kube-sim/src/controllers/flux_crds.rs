@@ -20,8 +20,8 @@ const KINDS: [(&str, &str, &str, &str); 7] = [
 #[must_use]
 pub fn flux_crds() -> Vec<CustomResourceDefinition> {
     let open = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
-    let mut status = open.clone();
-    status["default"] = json!({ "observedGeneration": -1 });
+    let first = json!({ "observedGeneration": -1 });
+    let status = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true, "default": first });
     let schema = json!({ "type": "object", "properties": { "spec": open, "status": status } });
     let definitions = KINDS.iter().filter_map(|(group, version, kind, plural)| {
         let group = format!("{group}.toolkit.fluxcd.io");

@@ -37,6 +37,15 @@ impl StoredRelease {
         &self.body
     }
 
+    /// A copy under another number, that is not stored yet.
+    pub(super) fn with_version(&self, version: i64) -> Self {
+        let mut body = self.body.clone();
+        if let Some(body) = body.as_object_mut() {
+            body.insert("version".to_owned(), version.into());
+        }
+        Self::new(body)
+    }
+
     pub(super) fn set_info(&mut self, field: &str, value: impl Into<Value>) {
         if let Some(info) = self.body.get_mut("info").and_then(Value::as_object_mut) {
             info.insert(field.to_owned(), value.into());

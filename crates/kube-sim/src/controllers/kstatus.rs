@@ -249,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(api_version: &str, kind: &str, spec: Value, status_: Value) -> Status {
+    fn verdict(api_version: &str, kind: &str, spec: &Value, status_: &Value) -> Status {
         let object = json!({ "apiVersion": api_version, "kind": kind, "metadata": { "name": "a", "generation": 2 },
             "spec": spec, "status": status_ });
         status(Some(&serde_json::from_value(object).unwrap()), Timestamp::from_second(1_000).unwrap())
@@ -263,14 +263,14 @@ mod tests {
     fn a_flux_object_is_judged_by_generation_and_conditions() {
         let release = |observed: i64, list: &[(&str, &str, &str)]| {
             let status = json!({ "observedGeneration": observed, "conditions": conditions(list) });
-            verdict("helm.toolkit.fluxcd.io/v2", "HelmRelease", json!({}), status)
+            verdict("helm.toolkit.fluxcd.io/v2", "HelmRelease", &json!({}), &status)
         };
         assert_eq!(release(1, &[("Ready", "True", "")]), Status::InProgress);
         assert_eq!(release(2, &[("Ready", "True", "")]), Status::Current);
         assert_eq!(release(2, &[("Ready", "False", "")]), Status::InProgress);
         assert_eq!(release(2, &[("Ready", "False", ""), ("Stalled", "True", "")]), Status::Failed);
         assert_eq!(release(2, &[("Reconciling", "True", ""), ("Stalled", "True", "")]), Status::InProgress);
-        assert_eq!(verdict("example.com/v1", "Thing", json!({}), json!({})), Status::Current);
+        assert_eq!(verdict("example.com/v1", "Thing", &json!({}), &json!({})), Status::Current);
         assert_eq!(status(None, Timestamp::UNIX_EPOCH), Status::NotFound);
     }
 
@@ -282,35 +282,35 @@ mod tests {
             "observedGeneration": 2, "conditions": conditions(&available) })
         };
         let spec = json!({ "replicas": 2, "progressDeadlineSeconds": 600 });
-        assert_eq!(verdict("apps/v1", "Deployment", spec.clone(), counts(2)), Status::Current);
-        assert_eq!(verdict("apps/v1", "Deployment", spec.clone(), counts(1)), Status::InProgress);
+        assert_eq!(verdict("apps/v1", "Deployment", &spec, &counts(2)), Status::Current);
+        assert_eq!(verdict("apps/v1", "Deployment", &spec, &counts(1)), Status::InProgress);
         let exceeded = json!({ "conditions": conditions(&[("Progressing", "False", "ProgressDeadlineExceeded")]) });
-        assert_eq!(verdict("apps/v1", "Deployment", spec, exceeded), Status::Failed);
+        assert_eq!(verdict("apps/v1", "Deployment", &spec, &exceeded), Status::Failed);
         let set = |current: &str| {
             json!({ "replicas": 1, "readyReplicas": 1, "currentReplicas": 1, "updatedReplicas": 1,
             "currentRevision": current, "updateRevision": "b" })
         };
-        assert_eq!(verdict("apps/v1", "StatefulSet", json!({ "replicas": 1 }), set("b")), Status::Current);
-        assert_eq!(verdict("apps/v1", "StatefulSet", json!({ "replicas": 1 }), set("a")), Status::InProgress);
+        assert_eq!(verdict("apps/v1", "StatefulSet", &json!({ "replicas": 1 }), &set("b")), Status::Current);
+        assert_eq!(verdict("apps/v1", "StatefulSet", &json!({ "replicas": 1 }), &set("a")), Status::InProgress);
     }
 
     #[test]
     fn jobs_claims_and_definitions_have_rules_of_their_own() {
         let job = |list: &[(&str, &str, &str)]| {
-            verdict("batch/v1", "Job", json!({}), json!({ "conditions": conditions(list), "startTime": "x" }))
+            verdict("batch/v1", "Job", &json!({}), &json!({ "conditions": conditions(list), "startTime": "x" }))
         };
         assert_eq!(job(&[]), Status::InProgress);
         assert_eq!(job(&[("Complete", "True", "")]), Status::Current);
         assert_eq!(job(&[("Failed", "True", "")]), Status::Failed);
         assert_eq!(
-            verdict("v1", "PersistentVolumeClaim", json!({}), json!({ "phase": "Pending" })),
+            verdict("v1", "PersistentVolumeClaim", &json!({}), &json!({ "phase": "Pending" })),
             Status::InProgress
         );
-        assert_eq!(verdict("v1", "PersistentVolumeClaim", json!({}), json!({ "phase": "Bound" })), Status::Current);
+        assert_eq!(verdict("v1", "PersistentVolumeClaim", &json!({}), &json!({ "phase": "Bound" })), Status::Current);
         let crd = "apiextensions.k8s.io/v1";
-        assert_eq!(verdict(crd, "CustomResourceDefinition", json!({}), json!({})), Status::InProgress);
+        assert_eq!(verdict(crd, "CustomResourceDefinition", &json!({}), &json!({})), Status::InProgress);
         let unscheduled =
             json!({ "phase": "Pending", "conditions": conditions(&[("PodScheduled", "False", "Unschedulable")]) });
-        assert_eq!(verdict("v1", "Pod", json!({}), unscheduled), Status::InProgress);
+        assert_eq!(verdict("v1", "Pod", &json!({}), &unscheduled), Status::InProgress);
     }
 }

@@ -129,26 +129,25 @@ pub(super) fn manifests(yaml: &str) -> Result<Vec<Manifest>, String> {
             continue;
         }
         let is_list = value.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-        match value.get_mut("items").map(Value::take) {
+        match value.get_mut("items") {
             Some(Value::Array(items)) if is_list => {
-                for item in items {
+                for item in std::mem::take(items) {
                     found.push(Manifest::new(item)?);
                 }
             }
-            Some(items) => {
-                value["items"] = items;
-                found.push(Manifest::new(value)?);
-            }
-            None => found.push(Manifest::new(value)?),
+            _ => found.push(Manifest::new(value)?),
         }
     }
     Ok(found)
 }
 
+/// By group, version and kind: the resource, and whether it is namespaced.
+type Kinds = BTreeMap<(String, String, String), (ApiResource, bool)>;
+
 /// Objects of any kind on the server. What the server says about kinds is remembered.
 pub(super) struct Cluster {
     pub(super) client: Client,
-    kinds: Mutex<BTreeMap<(String, String, String), (ApiResource, bool)>>,
+    kinds: Mutex<Kinds>,
 }
 
 impl Cluster {

@@ -330,15 +330,12 @@ fn take_over(managed: &Value) -> Option<Value> {
         edited = true;
         match &mut ours {
             None => {
-                let mut renamed = entry.clone();
-                renamed["manager"] = MANAGER.into();
-                renamed["operation"] = "Apply".into();
-                ours = Some(renamed);
+                let renamed = json!({ "manager": MANAGER, "operation": "Apply" });
+                ours = Some(union(renamed, entry.clone()));
             }
             Some(ours) => {
-                let theirs = entry.get("fieldsV1").cloned().unwrap_or_default();
-                let fields = ours.get("fieldsV1").cloned().unwrap_or_default();
-                ours["fieldsV1"] = union(fields, theirs);
+                let theirs = json!({ "fieldsV1": entry.get("fieldsV1") });
+                *ours = union(ours.take(), theirs);
             }
         }
     }
@@ -346,6 +343,7 @@ fn take_over(managed: &Value) -> Option<Value> {
     edited.then_some(Value::Array(kept))
 }
 
+/// What either has; where both have a value, it is the first one's.
 fn union(one: Value, other: Value) -> Value {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {

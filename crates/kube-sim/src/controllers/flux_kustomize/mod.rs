@@ -158,7 +158,7 @@ impl Run<'_> {
         }
         let artifact = match self.prerequisites().await {
             Ok(artifact) => artifact,
-            Err(failure) => return Ok(self.fail(state, failure)),
+            Err(failure) => return Ok(self.fail(state, &failure)),
         };
         match self.apply(state, &artifact).await {
             Ok(()) => {
@@ -167,13 +167,13 @@ impl Run<'_> {
                 state.conditions.set(&self.at(), "Ready", "True", "ReconciliationSucceeded", &message);
                 Ok(Next::After(self.spec.interval()))
             }
-            Err(Stop::Failed(failure)) => Ok(self.fail(state, failure)),
+            Err(Stop::Failed(failure)) => Ok(self.fail(state, &failure)),
             Err(Stop::Unsupported(what)) => Ok(self.refuse(state, &what)),
             Err(Stop::Error(error)) => Err(error),
         }
     }
 
-    fn fail(&self, state: &mut KustomizationStatus, failure: Failure) -> Next {
+    fn fail(&self, state: &mut KustomizationStatus, failure: &Failure) -> Next {
         tracing::debug!(object = %self.object.name_any(), reason = failure.reason, message = failure.message, "failed");
         state.conditions.set(&self.at(), "Ready", "False", failure.reason, &failure.message);
         failure.next

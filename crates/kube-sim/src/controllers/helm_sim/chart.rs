@@ -129,7 +129,7 @@ pub(super) fn render(request: &ReleaseRequest) -> Result<Rendered, String> {
         ))
     });
     let manifest = objects.iter().map(|(file, object)| format!("---\n# Source: {file}\n{}\n", object.body)).collect();
-    Ok(Rendered { chart: record(&metadata, &files, defaults)?, manifest, hooks })
+    Ok(Rendered { chart: record(&metadata, &files, &defaults)?, manifest, hooks })
 }
 
 pub(super) fn annotation<'a>(object: &'a Manifest, key: &str) -> Option<&'a str> {
@@ -177,7 +177,7 @@ fn check(files: &BTreeMap<String, String>) -> Result<(), String> {
     }
 }
 
-fn record(metadata: &ChartMetadata, files: &BTreeMap<String, String>, values: Value) -> Result<Value, String> {
+fn record(metadata: &ChartMetadata, files: &BTreeMap<String, String>, values: &Value) -> Result<Value, String> {
     let text = files.get("Chart.yaml").map(String::as_str).unwrap_or_default();
     let mut fields: Value = serde_yaml_ng::from_str(text).map_err(|error| format!("Chart.yaml: {error}"))?;
     if let Some(fields) = fields.as_object_mut() {

@@ -267,7 +267,7 @@ impl HelmSim {
     fn new_record(
         &self,
         request: &ReleaseRequest,
-        rendered: Rendered,
+        rendered: &Rendered,
         records: &[StoredRelease],
         verb: &str,
     ) -> StoredRelease {
@@ -287,6 +287,7 @@ impl HelmSim {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
 fn text(error: Error) -> String {
     error.to_string()
 }
@@ -315,7 +316,7 @@ impl HelmBackend for HelmSim {
         if verb == "install" && request.create_namespace {
             self.create_namespace(namespace).await?;
         }
-        let record = self.new_record(request, rendered, &records, verb);
+        let record = self.new_record(request, &rendered, &records, verb);
         // Without a release that ever went well, the failed one is what is there.
         let current = if verb == "install" { None } else { deployed(&records).or(last).cloned() };
         let done = format!("{} complete", capitalised(verb));
@@ -327,9 +328,7 @@ impl HelmBackend for HelmSim {
         let records = self.records(namespace, name).await?;
         let target = records.iter().find(|record| record.version() == version);
         let target = target.ok_or_else(|| format!("release has no {version} version"))?;
-        let mut body = target.body().clone();
-        body["version"] = next_version(&records).into();
-        let mut record = StoredRelease::new(body);
+        let mut record = target.with_version(next_version(&records));
         let done = format!("Rollback to {version}");
         record.set_info("status", "pending-rollback");
         record.set_info("description", done.clone());

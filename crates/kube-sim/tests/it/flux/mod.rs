@@ -43,7 +43,10 @@ struct World {
     client: Client,
     remote: GitRemote,
     charts: PathBuf,
+    helm: HelmContext,
     stop: CancellationToken,
+    /// Stops the helm stand-in alone.
+    stop_helm: CancellationToken,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -104,9 +107,10 @@ impl World {
         tokio::spawn(flux_source::run(source.clone(), stop.clone()));
         tokio::spawn(flux_chart::run(source, ChartRegistry::new(dir.join("charts")), stop.clone()));
         tokio::spawn(flux_kustomize::run(kustomize, stop.clone()));
-        tokio::spawn(flux_helm::run(helm, stop.clone()));
+        let stop_helm = stop.child_token();
+        tokio::spawn(flux_helm::run(helm.clone(), stop_helm.clone()));
         tokio::spawn(pods(client.clone()));
-        let world = Self { server, client, remote, charts, stop, _dir: None };
+        let world = Self { server, client, remote, charts, helm, stop, stop_helm, _dir: None };
         for name in [FLUX, APPS] {
             world.create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })).await;
         }

@@ -126,17 +126,25 @@ async fn a_chart_without_replicas_leaves_zero_pods_and_is_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chart_with_replicas_takes_them_back() {
-    let world = World::new().await;
-    world.publish("1.0.0", &with_replicas());
-    world.publish("1.1.0", &with_replicas());
-    commit(&world, "1.0.0", "1.0", &json!({})).await;
-    world.release(ready).await;
-    world.scale(APPS, "notes", 0).await;
-    assert_eq!(owner_of(&world.get("Deployment", APPS, "notes").await, "replicas"), None);
-    commit(&world, "1.1.0", "1.1", &json!({})).await;
-    world.release(|object| ready(object) && releases("1.1.0", "deployed")(object)).await;
-    assert_eq!(typed_deployment(&world).await.spec.unwrap().replicas, Some(1));
+async fn a_chart_with_replicas_takes_them_back_whoever_scaled() {
+    for by_subresource in [true, false] {
+        let world = World::new().await;
+        world.publish("1.0.0", &with_replicas());
+        world.publish("1.1.0", &with_replicas());
+        commit(&world, "1.0.0", "1.0", &json!({})).await;
+        world.release(ready).await;
+        let owner = if by_subresource {
+            world.scale(APPS, "notes", 0).await;
+            None
+        } else {
+            world.patch("Deployment", APPS, "notes", "windlass", json!({ "spec": { "replicas": 0 } })).await;
+            Some("windlass Update")
+        };
+        assert_eq!(owner_of(&world.get("Deployment", APPS, "notes").await, "replicas").as_deref(), owner);
+        commit(&world, "1.1.0", "1.1", &json!({})).await;
+        world.release(|object| ready(object) && releases("1.1.0", "deployed")(object)).await;
+        assert_eq!(typed_deployment(&world).await.spec.unwrap().replicas, Some(1));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,25 +256,15 @@ async fn a_release_whose_controller_dies_stays_pending_and_is_unlocked_by_the_ne
     commit(&world, "1.1.0", BROKEN, &json!({})).await;
     let secret = "sh.helm.release.v1.notes.v2";
     world.wait("Secret", APPS, secret, |secret| secret["metadata"]["labels"]["status"] == "pending-upgrade").await;
-    world.stop.cancel();
+    world.stop_helm.cancel();
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(records(&world).await.last(), Some(&record(2, "pending-upgrade", "1.1.0")));
-    let clock: Clock = Arc::new({
-        let server = world.server.clone();
-        move || server.now()
-    });
-    let context = HelmContext {
-        client: world.client.clone(),
-        artifacts: Arc::new(MemoryArtifacts::default()),
-        helm: Arc::new(HelmSim::new(world.client.clone(), clock.clone())),
-        clock,
-        dependency_interval: Duration::from_secs(30),
-        retry: Duration::from_secs(1),
-    };
-    // Its artifacts are gone with the first; the point is what it says of the record.
-    tokio::spawn(flux_helm::run(context, CancellationToken::new()));
-    let object = world.release(|object| condition(object, "Ready")["reason"] == "ArtifactFailed").await;
-    assert_eq!(object["status"]["history"][0]["version"], 1);
+    tokio::spawn(flux_helm::run(world.helm.clone(), world.stop.clone()));
+    world.wait("Secret", APPS, secret, |secret| secret["metadata"]["labels"]["status"] == "failed").await;
+    commit(&world, "1.0.0", "1.0", &json!({})).await;
+    world.release(|object| ready(object) && releases("1.0.0", "deployed")(object)).await;
+    let stored = records(&world).await;
+    assert_eq!(stored.iter().filter(|(_, status, _)| status == "deployed").count(), 1, "{stored:?}");
 }
 
 #[tokio::test(start_paused = true)]
