@@ -191,15 +191,23 @@ fn workload(new: &Value, causes: &mut Vec<Cause>) {
     {
         causes.push(Cause::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0"));
     }
-    pod_spec(at(new, &["spec", "template", "spec"]), "spec.template.spec", causes);
+    // The volumes of a StatefulSet's claims are added to the pods only.
+    let claims =
+        list_at(new, &["spec", "volumeClaimTemplates"]).iter().map(|claim| str_at(claim, &["metadata", "name"]));
+    pod_spec_with(at(new, &["spec", "template", "spec"]), claims, "spec.template.spec", causes);
 }
 
 fn pod_spec(spec: &Value, path: &str, causes: &mut Vec<Cause>) {
+    pod_spec_with(spec, std::iter::empty(), path, causes);
+}
+
+/// Checks the spec of a pod that will have some `more` volumes.
+fn pod_spec_with<'a>(spec: &'a Value, more: impl Iterator<Item = &'a str>, path: &str, causes: &mut Vec<Cause>) {
     let containers = list_at(spec, &["containers"]);
     if containers.is_empty() {
         causes.push(Cause::required(format!("{path}.containers"), ""));
     }
-    let volumes: Vec<&str> = list_at(spec, &["volumes"]).iter().map(|v| str_at(v, &["name"])).collect();
+    let volumes: Vec<&str> = list_at(spec, &["volumes"]).iter().map(|v| str_at(v, &["name"])).chain(more).collect();
     for (list, items) in [("containers", containers), ("initContainers", list_at(spec, &["initContainers"]))] {
         let mut names = std::collections::BTreeSet::new();
         for (index, container) in items.iter().enumerate() {
