@@ -2,11 +2,11 @@
 //! and, under virtual time, against the one of this crate.
 //!
 //! [`flux_source`] and [`flux_chart`] play Flux's source-controller, [`flux_kustomize`] its kustomize-controller, [`flux_helm`]
-//! its helm-controller. They copy what an
-//! observer can tell from outside: conditions and their reasons, observed generations, handled requests, artifacts, release
+//! its helm-controller. They copy what an observer can tell from outside: conditions and their reasons, observed generations, handled requests, artifacts, release
 //! history, and the traps (a suspended object still acknowledges a request; a reconcile in flight is not interrupted by a
 //! suspension). Reconciles of one object are serialised, and each works on the object as it was read at its start.
-//! [`volumes`] plays whoever looks after claims, volumes and snapshots.
+//! [`workloads`] plays the controllers of Deployments, StatefulSets, Jobs and their like, [`pods`] scheduler and kubelet, and
+//! [`volumes`] whoever looks after claims, volumes and snapshots.
 
 mod artifact;
 mod charts;
@@ -27,8 +27,11 @@ mod helm_state;
 pub mod helm_storage;
 mod kstatus;
 mod objects;
+pub mod pods;
 mod renderer;
 pub mod volumes;
+mod watched;
+pub mod workloads;
 
 pub use artifact::{Artifact, ArtifactStore, MemoryArtifacts, pack, unpack};
 pub use charts::{ChartMetadata, ChartRegistry, chart_metadata};

@@ -8,13 +8,18 @@
     reason = "helpers of tests"
 )]
 
+mod cluster;
 mod controller;
 mod crud;
 mod custom;
+mod deployments;
 mod faulty;
 mod flux;
+mod jobs;
 mod kubectl;
+mod nodes;
 mod patches;
+mod stateful_sets;
 mod volumes;
 mod watching;
 

@@ -10,17 +10,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube_sim::controllers::pods::environment::{self, Mounts};
+use kube_sim::controllers::pods::status::{Kind, Reporter, set_waiting};
+use kube_sim::controllers::pods::volumes::PodVolumes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::Context;
-use super::environment::{self, Mounts};
 use super::images::Pulled;
 use super::probes::{Health, Target};
 use super::process::{Launch, Process, ROOT_DIR, exit_code};
 use super::runlog::{Entry, Event, PodRef};
-use super::status::{Kind, Reporter, set_waiting};
-use super::volumes::{self, PodVolumes};
+use super::volumes;
 
 /// `None` while the pod may run; then the moment at which what is left of it is killed.
 pub(super) type Stop = watch::Receiver<Option<Instant>>;
@@ -158,10 +159,8 @@ fn uid(pod: &Pod) -> String {
 
 /// Entry of the run log about a container.
 fn entry(pod: &PodContext, container: &Container, event: Event) -> Entry {
-    let pod_ref =
-        PodRef { namespace: pod.pod.namespace().unwrap_or_default(), name: pod.pod.name_any(), uid: uid(&pod.pod) };
     Entry {
-        pod: Some(pod_ref),
+        pod: Some(PodRef::of(&pod.pod)),
         container: Some(container.name.clone()),
         image: container.image.clone(),
         claims: pod.volumes.claims.clone(),

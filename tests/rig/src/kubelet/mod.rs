@@ -11,18 +11,16 @@
 //! All processes die with the kubelet.
 
 mod container;
-mod environment;
 mod images;
 mod node;
 mod pod;
 mod probes;
 mod process;
 mod runlog;
-mod status;
 mod volumes;
 
 pub use images::{ImageMap, Program, UnknownImage};
-pub use runlog::{Entry, Event, PodRef, Run, RunHistory, RunLog};
+pub use runlog::{Entry, Event, PodRef, Run, RunHistory, RunLog, read_run_log};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
@@ -35,6 +33,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use kube_sim::controllers::pods::{node::VolumesInUse, status};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +88,7 @@ struct Context {
     log: RunLog,
     spawner: process::Spawner,
     addresses: Addresses,
-    in_use: node::VolumesInUse,
+    in_use: VolumesInUse,
 }
 
 /// Runs the kubelet until `stop` is cancelled; then kills every process and leaves the pods in the API as they are.
@@ -108,7 +107,7 @@ pub async fn run(mut args: KubeletArgs, client: Client, stop: CancellationToken)
     let images = ImageMap::new(std::env::current_exe()?, args.images.clone());
     node::register(&client, &args).await.context("registering the node")?;
     let context = Arc::new(Context {
-        in_use: node::VolumesInUse::new(client.clone(), args.node_name.clone()),
+        in_use: VolumesInUse::new(client.clone(), args.node_name.clone()),
         spawner: process::Spawner::start()?,
         addresses: Addresses::reserve()?,
         client,

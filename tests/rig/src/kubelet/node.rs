@@ -1,6 +1,6 @@
-//! The node object: registration, heartbeat and the volumes in use.
+//! The node object: registration and heartbeat.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,8 +10,8 @@ use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver, CSINodeSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use kube_sim::controllers::pods::node::ready_status;
+use serde_json::json;
 
 use super::KubeletArgs;
 
@@ -31,7 +31,9 @@ pub(super) async fn register(client: &Client, args: &KubeletArgs) -> kube::Resul
     let nodes: Api<Node> = Api::all(client.clone());
     let apply = PatchParams::apply(MANAGER).force();
     let node = nodes.patch(&args.node_name, &apply, &Patch::Apply(node)).await?;
-    nodes.patch_status(&args.node_name, &merge(), &Patch::Merge(ready_status(args))).await?;
+    nodes
+        .patch_status(&args.node_name, &merge(), &Patch::Merge(ready_status(&args.node_name, Timestamp::now())))
+        .await?;
     let owner = OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
@@ -70,7 +72,9 @@ pub(super) async fn heartbeat(client: &Client, args: &KubeletArgs) -> anyhow::Re
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let beat = async {
-            nodes.patch_status(&args.node_name, &merge(), &Patch::Merge(ready_status(args))).await?;
+            nodes
+                .patch_status(&args.node_name, &merge(), &Patch::Merge(ready_status(&args.node_name, Timestamp::now())))
+                .await?;
             renew_lease(client, args).await
         };
         if let Err(error) = beat.await {
@@ -100,78 +104,4 @@ async fn renew_lease(client: &Client, args: &KubeletArgs) -> kube::Result<()> {
 
 fn merge() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
-}
-
-fn ready_status(args: &KubeletArgs) -> Value {
-    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let condition = |kind: &str, status: &str, reason: &str| {
-        json!({ "type": kind, "status": status, "reason": reason, "message": "", "lastHeartbeatTime": now,
-                "lastTransitionTime": now })
-    };
-    let room = json!({ "cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "1Ti" });
-    json!({ "status": {
-        "capacity": room,
-        "allocatable": room,
-        "addresses": [
-            { "type": "InternalIP", "address": "127.0.0.1" },
-            { "type": "Hostname", "address": args.node_name },
-        ],
-        "nodeInfo": {
-            "machineID": args.node_name, "systemUUID": args.node_name, "bootID": args.node_name, "kernelVersion": "linux",
-            "osImage": "test rig", "containerRuntimeVersion": "processes://1", "kubeletVersion": "v1.36.3",
-            "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": "amd64",
-        },
-        "conditions": [
-            condition("MemoryPressure", "False", "KubeletHasSufficientMemory"),
-            condition("DiskPressure", "False", "KubeletHasNoDiskPressure"),
-            condition("PIDPressure", "False", "KubeletHasSufficientPID"),
-            condition("Ready", "True", "KubeletReady"),
-        ],
-    }})
-}
-
-/// `status.volumesInUse` of the node: a volume is listed before the first process that uses it starts, and until after the
-/// last one has ended.
-pub(super) struct VolumesInUse {
-    client: Client,
-    node: String,
-    /// Volume to the UIDs of the pods that use it. Held across the write, so that writes keep their order.
-    users: Mutex<BTreeMap<String, BTreeSet<String>>>,
-}
-
-impl VolumesInUse {
-    pub(super) fn new(client: Client, node: String) -> Self {
-        Self { client, node, users: Mutex::default() }
-    }
-
-    /// Writes the list as it is.
-    pub(super) async fn publish(&self) -> kube::Result<()> {
-        self.write(&*self.users.lock().await).await
-    }
-
-    /// Adds `volumes` for the pod; returns once the API server has them.
-    pub(super) async fn add(&self, uid: &str, volumes: &[String]) -> kube::Result<()> {
-        let mut users = self.users.lock().await;
-        for volume in volumes {
-            users.entry(volume.clone()).or_default().insert(uid.to_owned());
-        }
-        self.write(&users).await
-    }
-
-    /// Removes everything of the pod; returns once the API server knows.
-    pub(super) async fn remove(&self, uid: &str) -> kube::Result<()> {
-        let mut users = self.users.lock().await;
-        for pods in users.values_mut() {
-            pods.remove(uid);
-        }
-        users.retain(|_, pods| !pods.is_empty());
-        self.write(&users).await
-    }
-
-    async fn write(&self, users: &BTreeMap<String, BTreeSet<String>>) -> kube::Result<()> {
-        let volumes: Vec<&String> = users.keys().collect();
-        let patch = json!({ "status": { "volumesInUse": volumes } });
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        nodes.patch_status(&self.node, &merge(), &Patch::Merge(patch)).await.map(drop)
-    }
 }

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
+use kube_sim::controllers::pods::status::{self, Kind, Reporter};
+use kube_sim::controllers::pods::volumes::{self, PodVolumes};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Context;
 use super::container::{self, PodContext, grace};
 use super::runlog::{Entry, Event, PodRef};
-use super::status::{self, Kind, Reporter};
-use super::volumes::{self, PodVolumes};
 
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -33,7 +34,7 @@ pub(super) async fn run(context: &Arc<Context>, pod: &Arc<Pod>, updates: watch::
 async fn live(context: &Arc<Context>, pod: &Arc<Pod>, uid: &str, mut updates: watch::Receiver<Option<Arc<Pod>>>) {
     let known = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()).and_then(|ip| ip.parse().ok());
     let address = context.addresses.take(known);
-    let reporter = Arc::new(Reporter::new(context.client.clone(), Arc::clone(pod)));
+    let reporter = Arc::new(Reporter::new(context.client.clone(), Arc::clone(pod), Arc::new(Timestamp::now)));
     let dir = context.args.pods_dir.join(uid);
     let (stop, stopped) = watch::channel(None);
     let processes = run_processes(context, pod, &reporter, address, &dir, stopped);
@@ -97,8 +98,8 @@ async fn run_processes(
     };
     if !volumes.claims.is_empty() {
         context.log.write(&entry(pod, &volumes, Event::VolumeInUse));
-        let (uid, names) = (pod.uid().unwrap_or_default(), volumes.unique_names(&context.args.csi_driver));
-        retry(|| context.in_use.add(&uid, &names)).await;
+        let uid = pod.uid().unwrap_or_default();
+        retry(|| context.in_use.add(&uid, &volumes.unique_names)).await;
     }
     reporter.set_address(address.to_string());
     let shared = PodContext {
@@ -124,7 +125,7 @@ async fn run_processes(
 
 async fn take_volumes(context: &Context, pod: &Pod, address: Ipv4Addr, dir: &Path) -> PodVolumes {
     loop {
-        match volumes::prepare(context, pod, dir, &address.to_string()).await {
+        match volumes::prepare(&context.client, &context.args, pod, dir, &address.to_string()).await {
             Ok(volumes) => return volumes,
             Err(why) => tracing::info!(pod = pod.name_any(), why, "volumes are not ready"),
         }
@@ -157,12 +158,7 @@ async fn wait_for_deletion_and_remove(context: &Context, pod: &Pod, mut updates:
 }
 
 fn entry(pod: &Pod, volumes: &PodVolumes, event: Event) -> Entry {
-    let pod_ref = PodRef {
-        namespace: pod.namespace().unwrap_or_default(),
-        name: pod.name_any(),
-        uid: pod.uid().unwrap_or_default(),
-    };
-    Entry { pod: Some(pod_ref), claims: volumes.claims.clone(), ..Entry::bare(event) }
+    Entry { pod: Some(PodRef::of(pod)), claims: volumes.claims.clone(), ..Entry::bare(event) }
 }
 
 /// Calls until it works: what it writes must not be lost to an API server that is away for a moment.

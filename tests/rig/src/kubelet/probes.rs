@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::Context;
-use super::environment::{Mounts, on_host};
 use super::process::{Launch, exit_code};
+use kube_sim::controllers::pods::environment::{Mounts, on_host};
 
 /// What the probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]

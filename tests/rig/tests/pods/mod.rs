@@ -9,7 +9,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams}
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use windlass_rig::Rig;
-use windlass_rig::kubelet::{Run, RunHistory};
+use windlass_rig::kubelet::{Run, read_run_log};
 
 use super::wait_for;
 
@@ -145,7 +145,7 @@ async fn an_app_runs_on_its_volume_and_stops(rig: &Rig) {
     scale::<Deployment>(rig, "notes", 0).await;
     gone(rig).await;
     assert_eq!(volumes_in_use(rig).await, Vec::<String>::new());
-    let history = RunHistory::read(&rig.kubelet_run_log()).unwrap();
+    let history = read_run_log(&rig.kubelet_run_log()).unwrap();
     let runs: Vec<&Run> = history.runs.iter().collect();
     let [first, app] = runs.as_slice() else { panic!("{runs:?}") };
     assert_eq!((first.exit_code, app.exit_code), (Some(0), Some(0)));

@@ -7,13 +7,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret
 use kube::{Api, Client, ResourceExt};
 
 /// Mount paths of a container and the directories they stand for.
-pub(super) type Mounts = BTreeMap<String, std::path::PathBuf>;
+pub type Mounts = BTreeMap<String, std::path::PathBuf>;
 
 /// The variables of `container`, `base` first, later ones able to use earlier ones.
 ///
 /// # Errors
 /// A sentence naming the reference that could not be resolved.
-pub(super) async fn resolve(
+pub async fn resolve(
     client: &Client,
     pod: &Pod,
     container: &Container,
@@ -64,7 +64,7 @@ async fn from_source(
         let optional = from.optional.unwrap_or(false);
         (secret(client, &namespace, &from.name, optional).await?, "secret", &from.name, &from.key, optional)
     } else {
-        return Err("the rig's kubelet knows fieldRef, configMapKeyRef and secretKeyRef only".to_owned());
+        return Err("this kubelet knows fieldRef, configMapKeyRef and secretKeyRef only".to_owned());
     };
     match data.get(key) {
         Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
@@ -74,7 +74,10 @@ async fn from_source(
 }
 
 /// What the downward API says at `path`.
-pub(super) fn field(pod: &Pod, path: &str, pod_ip: &str) -> Result<String, String> {
+///
+/// # Errors
+/// When the field is not known.
+pub fn field(pod: &Pod, path: &str, pod_ip: &str) -> Result<String, String> {
     let of_map = |map: &BTreeMap<String, String>, rest: &str| {
         let key = rest.trim_start_matches("['").trim_end_matches("']");
         map.get(key).cloned().unwrap_or_default()
@@ -94,14 +97,17 @@ pub(super) fn field(pod: &Pod, path: &str, pod_ip: &str) -> Result<String, Strin
             } else if let Some(rest) = other.strip_prefix("metadata.annotations") {
                 of_map(pod.annotations(), rest)
             } else {
-                return Err(format!("the rig's kubelet does not know the field {other}"));
+                return Err(format!("this kubelet does not know the field {other}"));
             }
         }
     })
 }
 
 /// The files of a config map; empty when it is missing and `optional`.
-pub(super) async fn config_map(
+///
+/// # Errors
+/// A sentence saying that it is missing or cannot be read.
+pub async fn config_map(
     client: &Client,
     namespace: &str,
     name: &str,
@@ -120,7 +126,10 @@ pub(super) async fn config_map(
 }
 
 /// The files of a secret; empty when it is missing and `optional`.
-pub(super) async fn secret(
+///
+/// # Errors
+/// A sentence saying that it is missing or cannot be read.
+pub async fn secret(
     client: &Client,
     namespace: &str,
     name: &str,
@@ -134,8 +143,8 @@ pub(super) async fn secret(
     }
 }
 
-/// Replaces `$(NAME)` by the variable; `$$(NAME)` stays `$(NAME)`, unknown names stay as they are.
-pub(super) fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
+/// `text` with `$(NAME)` replaced by the variable; `$$(NAME)` stays `$(NAME)`, unknown names stay as they are.
+pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -161,7 +170,7 @@ pub(super) fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
 }
 
 /// `text` with the mount path it starts with replaced by the directory, when all of it is a path at or under one.
-pub(super) fn on_host(text: &str, mounts: &Mounts) -> String {
+pub fn on_host(text: &str, mounts: &Mounts) -> String {
     let path = Path::new(text);
     let longest = mounts.iter().filter(|(mount, _)| path.starts_with(mount)).max_by_key(|(mount, _)| mount.len());
     match longest {

@@ -1,4 +1,4 @@
-//! The status of a pod: what the containers do, put in the API's words, and its writing.
+//! The status of a pod: what the containers do, put in the API's words, and its writing. Any small kubelet can use it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,14 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::controllers::Clock;
+
 /// Whether a container is one of the init containers or an ordinary one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Runs to its end before the ordinary ones start.
     Init,
+    /// An ordinary container.
     Main,
 }
 
@@ -33,15 +37,18 @@ struct Containers {
 }
 
 /// Collects what the containers report and writes it to the API.
-pub(super) struct Reporter {
+pub struct Reporter {
     client: Client,
     pod: Arc<Pod>,
+    clock: Clock,
     containers: Mutex<Containers>,
     changed: Notify,
 }
 
 impl Reporter {
-    pub(super) fn new(client: Client, pod: Arc<Pod>) -> Self {
+    /// For `pod`, whose earlier status tells what an earlier kubelet did. Writes nothing yet.
+    #[must_use]
+    pub fn new(client: Client, pod: Arc<Pod>, clock: Clock) -> Self {
         let spec = pod.spec.clone().unwrap_or_default();
         let earlier = pod.status.clone().unwrap_or_default();
         let fresh = |containers: &[k8s_openapi::api::core::v1::Container],
@@ -67,7 +74,7 @@ impl Reporter {
         let containers = Containers {
             main: fresh(&spec.containers, earlier.container_statuses, waiting),
             init: fresh(&init, earlier.init_container_statuses, "PodInitializing"),
-            start: Some(earlier.start_time.unwrap_or_else(|| Timestamp::now().into())),
+            start: Some(earlier.start_time.unwrap_or_else(|| clock().into())),
             since: earlier
                 .conditions
                 .into_iter()
@@ -76,11 +83,11 @@ impl Reporter {
                 .collect(),
             ..Containers::default()
         };
-        Self { client, pod, containers: Mutex::new(containers), changed: Notify::new() }
+        Self { client, pod, clock, containers: Mutex::new(containers), changed: Notify::new() }
     }
 
     /// Changes the status of one container; the change is written soon.
-    pub(super) fn update(&self, kind: Kind, name: &str, change: impl FnOnce(&mut ContainerStatus)) {
+    pub fn update(&self, kind: Kind, name: &str, change: impl FnOnce(&mut ContainerStatus)) {
         self.change(|containers| {
             let list = match kind {
                 Kind::Init => &mut containers.init,
@@ -92,12 +99,18 @@ impl Reporter {
         });
     }
 
-    pub(super) fn set_address(&self, pod_ip: String) {
+    /// Gives the pod its address, which also says that its volumes are there.
+    pub fn set_address(&self, pod_ip: String) {
         self.change(|containers| containers.pod_ip = Some(pod_ip));
     }
 
+    /// Asks for the status to be written as it is.
+    pub fn touch(&self) {
+        self.changed.notify_one();
+    }
+
     /// Says that no process will start any more; what is still waiting never ran.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         self.change(|containers| containers.ended = true);
     }
 
@@ -107,7 +120,7 @@ impl Reporter {
     }
 
     /// Writes every change for as long as it is polled.
-    pub(super) async fn publish_changes(&self) {
+    pub async fn publish_changes(&self) {
         loop {
             self.changed.notified().await;
             if let Err(error) = self.publish().await {
@@ -119,11 +132,15 @@ impl Reporter {
     }
 
     /// Writes the status as it is now. A pod that is gone (or another one of that name) is left alone.
-    pub(super) async fn publish(&self) -> kube::Result<()> {
-        let status = pod_status(&self.pod, &mut self.containers.lock().unwrap_or_else(PoisonError::into_inner));
+    ///
+    /// # Errors
+    /// When the API server refuses for another reason.
+    pub async fn publish(&self) -> kube::Result<()> {
+        let now = (self.clock)();
+        let status = pod_status(&self.pod, &mut self.containers.lock().unwrap_or_else(PoisonError::into_inner), now);
         let patch = json!({ "metadata": { "uid": self.pod.metadata.uid }, "status": status });
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.pod.namespace().unwrap_or_default());
-        let params = PatchParams { field_manager: Some("rig-kubelet".to_owned()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some("kubelet".to_owned()), ..PatchParams::default() };
         match api.patch_status(&self.pod.name_any(), &params, &Patch::Strategic(patch)).await {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             result => result.map(drop),
@@ -132,12 +149,13 @@ impl Reporter {
 }
 
 /// Whether the pod has run to its end.
-pub(super) fn is_finished(pod: &Pod) -> bool {
+#[must_use]
+pub fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn pod_status(pod: &Pod, containers: &mut Containers) -> Value {
+fn pod_status(pod: &Pod, containers: &mut Containers, at: Timestamp) -> Value {
     let spec = pod.spec.clone().unwrap_or_default();
     let phase = phase(&spec, containers);
     let finished = phase == "Succeeded";
@@ -154,7 +172,7 @@ fn pod_status(pod: &Pod, containers: &mut Containers) -> Value {
     };
     let mut since = std::mem::take(&mut containers.since);
     let mut condition = |kind: &str, ok: bool, why: Option<(&str, String)>| {
-        let now = || (ok, Timestamp::now().into());
+        let now = || (ok, at.into());
         let entry = since.entry(kind.to_owned()).or_insert_with(now);
         if entry.0 != ok {
             *entry = now();
@@ -229,7 +247,7 @@ fn has_run(status: &ContainerStatus) -> bool {
 }
 
 /// Puts the container into `waiting`, keeping its last end if it had one.
-pub(super) fn set_waiting(status: &mut ContainerStatus, reason: &str, message: &str) {
+pub fn set_waiting(status: &mut ContainerStatus, reason: &str, message: &str) {
     let state = status.state.take();
     if let Some(ended) = state.filter(|state| state.terminated.is_some()) {
         status.last_state = Some(ended);
@@ -303,7 +321,9 @@ mod tests {
         let old: Time = Timestamp::UNIX_EPOCH.into();
         let mut containers = Containers { main: vec![running()], ..Containers::default() };
         containers.since.insert("Ready".to_owned(), (false, old.clone()));
-        let since = |containers: &mut Containers| pod_status(&Pod::default(), containers)["conditions"][2].clone();
+        let since = |containers: &mut Containers| {
+            pod_status(&Pod::default(), containers, Timestamp::from_second(1).unwrap())["conditions"][2].clone()
+        };
         assert_eq!(since(&mut containers)["lastTransitionTime"], json!(old));
         containers.main[0].ready = true;
         assert_ne!(since(&mut containers)["lastTransitionTime"], json!(old));
