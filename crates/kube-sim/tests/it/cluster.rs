@@ -3,10 +3,10 @@
 use super::server;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
-use kube::{Client, ResourceExt as _};
 use kube_sim::SimServer;
 use kube_sim::controllers::pods::{self, PodsContext, RunHistory, RunLog, Scripted, VolumeFolders};
 use kube_sim::controllers::workloads::{self, WorkloadsContext};
@@ -142,7 +142,7 @@ impl Cluster {
     }
 
     pub(super) async fn pod_names(&self) -> Vec<String> {
-        self.pods().await.iter().map(|pod| pod.name_any()).collect()
+        self.pods().await.iter().map(kube::ResourceExt::name_any).collect()
     }
 
     /// The only pod, once it is as wanted.

@@ -44,7 +44,8 @@ async fn a_rolling_update_keeps_old_pods_until_new_ones_are_ready() {
     assert_eq!(runs.len(), 4);
     let mut ready: Vec<i64> = runs.iter().filter(|run| run.image == "app:2").map(|run| run.ready_ms.unwrap()).collect();
     let mut ended: Vec<i64> = runs.iter().filter(|run| run.image == "app:1").map(|run| run.until_ms.unwrap()).collect();
-    (ready.sort_unstable(), ended.sort_unstable());
+    ready.sort_unstable();
+    ended.sort_unstable();
     assert!(ready.iter().zip(&ended).all(|(ready, ended)| ended > ready), "an old pod went first: {runs:#?}");
 }
 

@@ -15,7 +15,7 @@ fn images() -> Scripted {
         .with("long:*", Behaviour::serve())
 }
 
-fn job(name: &str, image: &str, spec: Value) -> Value {
+fn job(name: &str, image: &str, spec: &Value) -> Value {
     let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {
         "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": image}]}}}});
     job["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
@@ -25,7 +25,7 @@ fn job(name: &str, image: &str, spec: Value) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_job_is_complete_when_enough_pods_succeeded() {
     let cluster = Cluster::new(images());
-    cluster.create(job("once", "good:1", json!({"completions": 3, "parallelism": 2}))).await;
+    cluster.create(job("once", "good:1", &json!({"completions": 3, "parallelism": 2}))).await;
     let done = cluster.until("Job", "once", |job| condition(job, "Complete")["status"] == "True").await;
     assert_eq!((&done["status"]["succeeded"], &done["status"]["active"]), (&json!(3), &Value::Null));
     assert!(done["status"]["completionTime"].is_string());
@@ -39,7 +39,7 @@ async fn a_job_is_complete_when_enough_pods_succeeded() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_fails_too_often_has_failed() {
     let cluster = Cluster::new(images());
-    cluster.create(job("broken", "bad:1", json!({"backoffLimit": 2, "ttlSecondsAfterFinished": 100}))).await;
+    cluster.create(job("broken", "bad:1", &json!({"backoffLimit": 2, "ttlSecondsAfterFinished": 100}))).await;
     let failed = cluster.until("Job", "broken", |job| condition(job, "Failed")["status"] == "True").await;
     assert_eq!(condition(&failed, "Failed")["reason"], "BackoffLimitExceeded");
     assert_eq!(failed["status"]["failed"], 3);
@@ -53,7 +53,7 @@ async fn a_job_that_fails_too_often_has_failed() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_takes_too_long_has_failed() {
     let cluster = Cluster::new(images());
-    cluster.create(job("slow", "long:1", json!({"activeDeadlineSeconds": 60}))).await;
+    cluster.create(job("slow", "long:1", &json!({"activeDeadlineSeconds": 60}))).await;
     let failed = cluster.until("Job", "slow", |job| condition(job, "Failed")["status"] == "True").await;
     assert_eq!(condition(&failed, "Failed")["reason"], "DeadlineExceeded");
     assert!(cluster.history().runs[0].until_ms.is_some());
@@ -62,7 +62,7 @@ async fn a_job_that_takes_too_long_has_failed() {
 #[tokio::test(start_paused = true)]
 async fn a_suspended_job_has_no_pods_until_it_is_resumed() {
     let cluster = Cluster::new(images());
-    cluster.create(job("later", "good:1", json!({"suspend": true}))).await;
+    cluster.create(job("later", "good:1", &json!({"suspend": true}))).await;
     let suspended = cluster.until("Job", "later", |job| condition(job, "Suspended")["status"] == "True").await;
     assert!(suspended["status"]["startTime"].is_null());
     sleep(Duration::from_secs(600)).await;
@@ -70,7 +70,7 @@ async fn a_suspended_job_has_no_pods_until_it_is_resumed() {
     cluster.patch("Job", "later", json!({"spec": {"suspend": false}})).await;
     let done = cluster.until("Job", "later", |job| condition(job, "Complete")["status"] == "True").await;
     assert_eq!(condition(&done, "Suspended")["status"], "False");
-    cluster.create(job("running", "long:1", json!({}))).await;
+    cluster.create(job("running", "long:1", &json!({}))).await;
     cluster.until("Job", "running", |job| job["status"]["ready"] == 1).await;
     cluster.patch("Job", "running", json!({"spec": {"suspend": true}})).await;
     let suspended = cluster.until("Job", "running", |job| condition(job, "Suspended")["status"] == "True").await;
@@ -84,7 +84,7 @@ async fn a_cron_job_starts_jobs_until_it_is_suspended() {
     let cluster = Cluster::new(images());
     let mut cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tick"}, "spec": {
         "schedule": "*/5 * * * *", "successfulJobsHistoryLimit": 2, "jobTemplate": {"spec": {}}}});
-    cron["spec"]["jobTemplate"]["spec"] = job("", "good:1", json!({}))["spec"].clone();
+    cron["spec"]["jobTemplate"]["spec"] = job("", "good:1", &json!({}))["spec"].clone();
     cluster.create(cron.clone()).await;
     sleep(Duration::from_secs(1250)).await;
     assert_eq!(cluster.history().runs.len(), 4);

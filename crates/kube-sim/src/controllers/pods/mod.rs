@@ -59,7 +59,7 @@ pub struct PodsContext {
     pub images: Arc<dyn Images>,
     /// Where volumes are.
     pub volumes: Arc<dyn VolumeFolders>,
-    /// Where to write down what runs.
+    /// Where to write down what runs: one log for each node, as a node that starts ends what ran before.
     pub runs: RunLog,
 }
 
@@ -139,8 +139,8 @@ pub async fn run(context: PodsContext, stop: CancellationToken) {
 
 /// Something that a watch reported.
 enum Change {
-    Pod(watcher::Event<Pod>),
-    Claim(watcher::Event<PersistentVolumeClaim>),
+    Pod(Box<watcher::Event<Pod>>),
+    Claim(Box<watcher::Event<PersistentVolumeClaim>>),
 }
 
 struct Node {
@@ -168,8 +168,8 @@ impl Node {
         self.context.record(Entry::bare(Event::KubeletStarted));
         pod::retry(|| self.context.in_use.publish()).await;
         let mut changes = stream::SelectAll::from_iter([
-            watch(client).map(Change::Pod).boxed(),
-            watch(client).map(Change::Claim).boxed(),
+            watch(client).map(|event| Change::Pod(Box::new(event))).boxed(),
+            watch(client).map(|event| Change::Claim(Box::new(event))).boxed(),
         ]);
         loop {
             // Everything that is known already counts before a decision.
@@ -196,6 +196,7 @@ impl Node {
                     self.again = None;
                     self.to_schedule.clone_from(&self.unscheduled);
                 }
+                else => return,
             }
         }
     }
@@ -203,12 +204,12 @@ impl Node {
     fn take(&mut self, change: Change) {
         match change {
             Change::Pod(event) => {
-                for pod in self.pods.take(event) {
+                for pod in self.pods.take(*event) {
                     self.pod_changed(&pod);
                 }
             }
             Change::Claim(event) => {
-                for claim in self.claims.take(event) {
+                for claim in self.claims.take(*event) {
                     let waits = |pod: &&Id| {
                         pod.0 == claim.namespace().unwrap_or_default()
                             && self.pods.get(&pod.0, &pod.1).is_some_and(|pod| names(pod, &claim.name_any()))

@@ -110,7 +110,7 @@ async fn number_revisions(
     annotations.insert(REVISION.to_owned(), number.to_string());
     if annotations.iter().any(|(key, value)| newest.annotations().get(key) != Some(value)) {
         let set = world.patch(&*newest, json!({ "metadata": { "annotations": annotations } })).await?;
-        rollout.replace(set);
+        rollout.replace(&set);
     }
     name_revision(world, deployment, number).await
 }
@@ -199,7 +199,7 @@ async fn scale(
     });
     let patch = json!({ "metadata": { "annotations": annotations }, "spec": { "replicas": to } });
     let set = world.patch(set, patch).await?;
-    rollout.replace(set);
+    rollout.replace(&set);
     Ok(true)
 }
 

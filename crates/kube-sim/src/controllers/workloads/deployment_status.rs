@@ -26,10 +26,10 @@ impl Rollout {
     }
 
     /// Takes a newer version of one of them.
-    pub(super) fn replace(&mut self, set: Arc<ReplicaSet>) {
+    pub(super) fn replace(&mut self, set: &Arc<ReplicaSet>) {
         for known in self.sets.iter_mut().chain(self.newest.as_mut()) {
             if known.metadata.uid == set.metadata.uid {
-                *known = Arc::clone(&set);
+                *known = Arc::clone(set);
             }
         }
     }

@@ -52,10 +52,8 @@ pub(super) async fn apply(
 }
 
 /// Whether a claim still goes with an earlier pod of that name: the next one must wait until it is gone.
-pub(super) fn is_stale(world: &World, set: &StatefulSet, claims: &[String], pod: Option<&std::sync::Arc<Pod>>) -> bool {
+pub(super) fn is_stale(world: &World, set: &StatefulSet, claims: &[String]) -> bool {
     let namespace = set.namespace().unwrap_or_default();
-    let uid = pod.and_then(|pod| pod.uid());
-    claims.iter().filter_map(|name| world.claims.get(&namespace, name)).any(|claim| {
-        claim.owner_references().iter().any(|owner| owner.kind == "Pod" && Some(&owner.uid) != uid.as_ref())
-    })
+    let mut known = claims.iter().filter_map(|name| world.claims.get(&namespace, name));
+    known.any(|claim| claim.owner_references().iter().any(|owner| owner.kind == "Pod"))
 }

@@ -121,7 +121,7 @@ async fn act(world: &mut World, state: &mut State) -> kube::Result<()> {
     for ordinal in state.wanted() {
         let names: Vec<String> = state.claims(ordinal).into_iter().map(|(name, _)| name).collect();
         let Some(pod) = state.pods.get(&ordinal).cloned() else {
-            if retention::is_stale(world, &set, &names, state.pods.get(&ordinal)) {
+            if retention::is_stale(world, &set, &names) {
                 return Ok(());
             }
             let pod = create(world, state, ordinal).await?;

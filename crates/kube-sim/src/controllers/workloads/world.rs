@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt, StreamExt, stream};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -61,19 +62,8 @@ impl Kind {
 
 type Key = (Kind, Id);
 
-/// Something that a watch reported.
-enum Change {
-    Deployment(Event<Deployment>),
-    ReplicaSet(Event<ReplicaSet>),
-    StatefulSet(Event<StatefulSet>),
-    DaemonSet(Event<DaemonSet>),
-    Revision(Event<ControllerRevision>),
-    CronJob(Event<CronJob>),
-    Job(Event<Job>),
-    Pod(Event<Pod>),
-    Claim(Event<PersistentVolumeClaim>),
-    Node(Event<Node>),
-}
+/// Takes in what a watch reported.
+type Change = Box<dyn FnOnce(&mut World) + Send>;
 
 /// The state of all controllers.
 pub(super) struct World {
@@ -139,6 +129,10 @@ held! {
     };
 }
 
+fn changes<K: Held + Send + 'static>(client: &Client) -> BoxStream<'static, Change> {
+    watch::<K>(client).map(|event| -> Change { Box::new(move |world| world.take(event)) }).boxed()
+}
+
 impl World {
     pub(super) fn new(context: WorkloadsContext) -> Self {
         let WorkloadsContext { client, clock } = context;
@@ -164,22 +158,23 @@ impl World {
     /// Reconciles for ever.
     pub(super) async fn work(&mut self) {
         let client = &self.client;
+        let nodes = watch(client).map(|event| -> Change { Box::new(move |world| world.take_nodes(event)) });
         let mut changes = stream::SelectAll::from_iter([
-            watch(client).map(Change::Deployment).boxed(),
-            watch(client).map(Change::ReplicaSet).boxed(),
-            watch(client).map(Change::StatefulSet).boxed(),
-            watch(client).map(Change::DaemonSet).boxed(),
-            watch(client).map(Change::Revision).boxed(),
-            watch(client).map(Change::CronJob).boxed(),
-            watch(client).map(Change::Job).boxed(),
-            watch(client).map(Change::Pod).boxed(),
-            watch(client).map(Change::Claim).boxed(),
-            watch(client).map(Change::Node).boxed(),
+            changes::<Deployment>(client),
+            changes::<ReplicaSet>(client),
+            changes::<StatefulSet>(client),
+            changes::<DaemonSet>(client),
+            changes::<ControllerRevision>(client),
+            changes::<CronJob>(client),
+            changes::<Job>(client),
+            changes::<Pod>(client),
+            changes::<PersistentVolumeClaim>(client),
+            nodes.boxed(),
         ]);
         loop {
             // Everything that is known already counts before a decision.
             while let Some(Some(change)) = changes.next().now_or_never() {
-                self.take(change);
+                change(self);
             }
             let now = Instant::now();
             let ripe: Vec<Key> = self.later.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
@@ -196,8 +191,9 @@ impl World {
             let next = self.later.values().min().copied();
             tokio::select! {
                 biased;
-                Some(change) = changes.next() => self.take(change),
+                Some(change) = changes.next() => change(self),
                 () = sleep_until(next.unwrap_or(now)), if next.is_some() => {}
+                else => return,
             }
         }
     }
@@ -243,27 +239,14 @@ impl World {
         }
     }
 
-    fn take(&mut self, change: Change) {
-        match change {
-            Change::Deployment(event) => self.take_one(event),
-            Change::ReplicaSet(event) => self.take_one(event),
-            Change::StatefulSet(event) => self.take_one(event),
-            Change::DaemonSet(event) => self.take_one(event),
-            Change::Revision(event) => self.take_one(event),
-            Change::CronJob(event) => self.take_one(event),
-            Change::Job(event) => self.take_one(event),
-            Change::Pod(event) => self.take_one(event),
-            Change::Claim(event) => self.take_one(event),
-            Change::Node(event) => {
-                if !self.nodes.take(event).is_empty() {
-                    let sets: Vec<Id> = self.daemon_sets.all().map(|set| id(&**set)).collect();
-                    self.due.extend(sets.into_iter().map(|id| (Kind::DaemonSet, id)));
-                }
-            }
+    fn take_nodes(&mut self, event: Event<Node>) {
+        if !self.nodes.take(event).is_empty() {
+            let sets: Vec<Id> = self.daemon_sets.all().map(|set| id(&**set)).collect();
+            self.due.extend(sets.into_iter().map(|id| (Kind::DaemonSet, id)));
         }
     }
 
-    fn take_one<K: Held>(&mut self, event: Event<K>) {
+    fn take<K: Held>(&mut self, event: Event<K>) {
         for object in K::known(self).take(event) {
             object.touch(self);
         }
@@ -371,7 +354,7 @@ impl World {
         match api.delete(&object.name_any(), &params).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(error),
-            // What goes at once was marked in no version that a watch will show: it counts as going until it is gone.
+            // A pod is answered as it now is; one that went at once counts as going until the watch says that it is gone.
             Ok(answer) => {
                 if let Some(mut last) = answer.left() {
                     let now = self.time();
