@@ -173,9 +173,24 @@ pub enum Verb {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Upgrade an app in a simulated cluster
-    #[command(hide = true)]
-    Demo,
+    /// Show it all on a simulated cluster: an upgrade, a rollback with data, an operator that is killed
+    ///
+    /// Needs no cluster and no network, leaves nothing behind, and takes less than a minute.
+    Demo(Demo),
+}
+
+/// The demo.
+#[derive(Debug, Clone, Args)]
+pub struct Demo {
+    /// Leave the cluster running until Ctrl-C, and print its KUBECONFIG
+    #[arg(long)]
+    pub keep: bool,
+    /// Be the demo's operator
+    #[arg(long, hide = true)]
+    pub run_operator: bool,
+    /// The operator's arguments
+    #[arg(last = true, hide = true, requires = "run_operator")]
+    pub operator_args: Vec<String>,
 }
 
 /// What to show.

@@ -117,9 +117,9 @@ pub(crate) enum CliError {
         /// Why.
         message: String,
     },
-    /// Something that this build does not hold.
-    #[error("{0}")]
-    NotBuiltIn(&'static str),
+    /// The demo did not go as it should.
+    #[error("the demo broke off: {0}. Its cluster is gone, and no other one was touched")]
+    Demo(String),
 }
 
 impl CliError {
@@ -144,7 +144,7 @@ impl CliError {
             Self::Declined => "declined",
             Self::UnknownCode(_) => "unknown-code",
             Self::PlanUnreadable { .. } => "plan-unreadable",
-            Self::NotBuiltIn(_) => "not-built-in",
+            Self::Demo(_) => "demo-failed",
         }
     }
 
@@ -177,6 +177,9 @@ impl CliError {
             }
             Self::NotConfirmed => "read what is said above, and repeat the command with --yes".into(),
             Self::UnknownCode(_) => format!("list them all: {program} explain"),
+            Self::Demo(_) => {
+                "please report it with what was printed above; --keep leaves the cluster for a look".into()
+            }
             Self::PlanUnreadable { .. } => "use the windlass of the operator's version".into(),
             _ => String::new(),
         }

@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod codes;
 mod commands;
+mod demo;
 mod error;
 mod exit;
 mod follow;
@@ -23,8 +24,8 @@ mod text;
 mod view;
 
 pub use args::{
-    Cli, ColorChoice, Common, DataChoice, Following, OutputFormat, PlanWhat, RequestArg, RollbackApp, RollbackWhat,
-    ShowWhat, TargetArg, UpgradeApp, UpgradePolicy, UpgradeWhat, Verb,
+    Cli, ColorChoice, Common, DataChoice, Demo, Following, OutputFormat, PlanWhat, RequestArg, RollbackApp,
+    RollbackWhat, ShowWhat, TargetArg, UpgradeApp, UpgradePolicy, UpgradeWhat, Verb,
 };
 pub use clock::SystemClock;
 pub use exit::Exit;
@@ -48,6 +49,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
+    if let Verb::Demo(demo) = &cli.verb
+        && demo.run_operator
+    {
+        return demo::operator::main(&demo.operator_args);
+    }
     // Another provider may be installed already when this is embedded.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {

@@ -14,7 +14,11 @@ use crate::context::Context;
 
 /// Serves until `stop` and never returns but with an error: the end of the operator is not this server's to say.
 /// Without an address nothing is served. Errors: the address cannot be listened on.
-pub(crate) async fn serve(listen: Option<SocketAddr>, context: Arc<Context>, stop: CancellationToken) -> std::io::Result<()> {
+pub(crate) async fn serve(
+    listen: Option<SocketAddr>,
+    context: Arc<Context>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let Some(listen) = listen else { return std::future::pending().await };
     let router = Router::new()
         .route("/livez", get(|| async { "ok" }))

@@ -25,4 +25,4 @@ mod sweep;
 
 pub use args::{Args, Command};
 pub use clock::SystemClock;
-pub use run::{Embedding, WrapGit, main, run};
+pub use run::{Embedding, WrapGit, main, main_with, run};

@@ -97,10 +97,7 @@ fn stream<T: Serialize>(documents: &[T]) -> anyhow::Result<String> {
 }
 
 fn rbac_objects() -> Vec<Value> {
-    let [cluster_role, role] = rbac::roles(NAMESPACE);
-    let subjects = json!([{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}]);
-    let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME});
-    vec![
+    let mut objects = vec![
         json!({
             "apiVersion": "v1",
             "kind": "Namespace",
@@ -111,23 +108,10 @@ fn rbac_objects() -> Vec<Value> {
             "kind": "ServiceAccount",
             "metadata": {"name": NAME, "namespace": NAMESPACE},
         }),
-        cluster_role,
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": NAME},
-            "subjects": subjects,
-            "roleRef": reference("ClusterRole"),
-        }),
-        role,
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "subjects": subjects,
-            "roleRef": reference("Role"),
-        }),
-    ]
+    ];
+    let subject = json!({"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE});
+    objects.extend(rbac::rights_of(NAMESPACE, &subject));
+    objects
 }
 
 fn labels() -> Value {

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// The name of the roles and of their bindings.
+const NAME: &str = "windlass-operator";
+
 /// What may be done to one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Right {
@@ -174,22 +177,38 @@ fn rules(rights: impl Iterator<Item = &'static Right>) -> Vec<Value> {
         .collect()
 }
 
-/// The ClusterRole for everything but the lease, and the Role for the lease in the operator's own namespace.
-pub fn roles(namespace: &str) -> [Value; 2] {
+/// What gives `subject` (of a binding) the rights of the table, and no others: the ClusterRole for everything but the lease, the Role
+/// for the lease in the operator's own namespace, and a binding of each.
+pub fn rights_of(namespace: &str, subject: &Value) -> [Value; 4] {
     let cluster = RIGHTS.iter().filter(|right| right.scope != Scope::Own);
     let own = RIGHTS.iter().filter(|right| right.scope == Scope::Own);
+    let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME});
     [
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
-            "metadata": {"name": "windlass-operator"},
+            "metadata": {"name": NAME},
             "rules": rules(cluster),
         }),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": NAME},
+            "subjects": [subject],
+            "roleRef": reference("ClusterRole"),
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "Role",
-            "metadata": {"name": "windlass-operator", "namespace": namespace},
+            "metadata": {"name": NAME, "namespace": namespace},
             "rules": rules(own),
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": NAME, "namespace": namespace},
+            "subjects": [subject],
+            "roleRef": reference("Role"),
         }),
     ]
 }

@@ -38,7 +38,11 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// The program: parses, runs, and says what went wrong.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    main_with(Args::parse())
+}
+
+/// The program with arguments that somebody else has parsed. Not inside of a runtime: it makes its own.
+pub fn main_with(args: Args) -> ExitCode {
     // Another provider may be installed already when this is embedded.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));

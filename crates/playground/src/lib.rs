@@ -3,5 +3,12 @@
 
 pub mod app;
 mod apply;
+mod cluster;
+pub mod git;
+pub mod manifests;
 
 pub use apply::apply;
+pub use cluster::{Options, Playground};
+
+/// Where the images of the app come from.
+pub const IMAGE_REPOSITORY: &str = "registry.test/notes";

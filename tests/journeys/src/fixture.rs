@@ -6,6 +6,7 @@ use anyhow::Context;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use windlass_api::ManagedApp;
+use windlass_playground::manifests::{deployment, kustomization};
 
 use crate::repo::Repo;
 use crate::world::{World, wait};
@@ -38,50 +39,6 @@ impl Default for Shape {
     }
 }
 
-fn deployment(name: &str, version: &str) -> String {
-    format!(
-        r#"# The app {name}: its comments and its order are somebody's work.
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: notes
-  namespace: {name}
-spec:
-  strategy: {{type: Recreate}}
-  selector:
-    matchLabels: {{app: notes}}
-  template:
-    metadata:
-      labels: {{app: notes}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-        - name: notes
-          image: "registry.test/notes:{version}"  # the version
-          ports: [{{containerPort: 8080}}]
-          env:
-            - {{name: DATA_DIR, value: /data}}
-          readinessProbe:
-            httpGet: {{path: /healthz, port: 8080}}
-            periodSeconds: 1
-          volumeMounts:
-            - {{name: data, mountPath: /data}}
-      volumes:
-        - name: data
-          persistentVolumeClaim: {{claimName: notes-data}}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata:
-  name: notes-data
-  namespace: {name}
-spec:
-  accessModes: [ReadWriteOnce]
-  resources: {{requests: {{storage: 16Mi}}}}
-"#
-    )
-}
-
 /// The app's namespace, with the credentials of the Git host for Flux and for us.
 fn namespace(world: &World, name: &str) -> String {
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
@@ -97,31 +54,6 @@ apiVersion: v1
 kind: Secret
 metadata: {{name: git-write, namespace: {name}}}
 stringData: {{username: {user}, password: {token}}}
-"
-    )
-}
-
-fn flux(world: &World, name: &str, url: &str, path: &str) -> String {
-    let secret = world.estate.login().map(|_| format!("\n  secretRef: {{name: {name}-git}}")).unwrap_or_default();
-    format!(
-        r"apiVersion: source.toolkit.fluxcd.io/v1
-kind: GitRepository
-metadata: {{name: {name}, namespace: flux-system}}
-spec:
-  interval: 1m
-  url: {url}
-  ref: {{branch: main}}{secret}
----
-apiVersion: kustomize.toolkit.fluxcd.io/v1
-kind: Kustomization
-metadata: {{name: {name}, namespace: flux-system}}
-spec:
-  interval: 1m
-  path: {path}
-  prune: true
-  wait: true
-  timeout: 1m
-  sourceRef: {{kind: GitRepository, name: {name}}}
 "
     )
 }
@@ -252,7 +184,8 @@ spec:
         let remote = self.estate.repository(name).await?;
         let repo = Repo::create(&remote.own_url, &files)?;
         self.apply(&namespace(self, name)).await?;
-        self.apply(&flux(self, name, &remote.url, folder)).await?;
+        let secret = self.estate.login().map(|_| format!("{name}-git"));
+        self.apply(&kustomization(name, &remote.url, folder, secret.as_deref())).await?;
         Ok(App { name: name.into(), repo, path, claims, url: remote.url })
     }
 

@@ -119,23 +119,11 @@ impl World {
 
 /// What `deploy/manifests` installs, for the rig's user in place of a service account.
 fn install_yaml() -> anyhow::Result<String> {
-    let [cluster_role, role] = windlass_operator::rbac::roles(SYSTEM);
-    let subject = serde_json::json!([{"kind": "User", "name": OPERATOR_USER, "apiGroup": "rbac.authorization.k8s.io"}]);
-    let reference = |kind: &str| serde_json::json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "windlass-operator"});
-    let documents = [
-        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}),
-        cluster_role,
-        role,
-        serde_json::json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": "windlass-operator"}, "subjects": subject, "roleRef": reference("ClusterRole"),
-        }),
-        serde_json::json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "windlass-operator", "namespace": SYSTEM}, "subjects": subject, "roleRef": reference("Role"),
-        }),
-    ];
-    let texts: Vec<String> = documents.iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
+    let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}});
+    let subject = serde_json::json!({"kind": "User", "name": OPERATOR_USER, "apiGroup": "rbac.authorization.k8s.io"});
+    let rights = windlass_operator::rbac::rights_of(SYSTEM, &subject);
+    let texts: Vec<String> =
+        std::iter::once(&namespace).chain(&rights).map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
     Ok(texts.join("---\n"))
 }
 

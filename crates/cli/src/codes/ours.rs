@@ -30,13 +30,17 @@ pub(super) const CODES: &[Row] = &[
         "The question was not answered with yes.",
         "Nothing was changed; repeat the command when you are sure.",
     ),
+    (
+        "demo-failed",
+        "The demo on the simulated cluster did not go as it should, or one of its checks failed.",
+        "Nothing of yours was touched. Please report it with what was printed.",
+    ),
     ("no-cluster", "No kubeconfig describes a cluster that can be used.", "Set --kubeconfig, --context or KUBECONFIG."),
     (
         "no-operator",
         "No operator holds a lease that is being renewed, so a request would only lie there.",
         "Start the operator, or say where it runs with --operator-namespace.",
     ),
-    ("not-built-in", "This build of the command does not hold that part.", "Use a release build."),
     (
         "not-confirmed",
         "Something may be lost, and there is no terminal to ask on.",

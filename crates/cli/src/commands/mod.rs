@@ -3,7 +3,6 @@
 mod cancel;
 mod completions;
 mod crd;
-mod demo;
 mod explain;
 mod history;
 mod list;
@@ -28,7 +27,7 @@ pub(crate) async fn run(cli: &Cli, session: &mut Session) -> Result<Exit, CliErr
         Verb::Explain { code } => return explain::run(session, common, code.as_deref()),
         Verb::Crd => return crd::run(session, common),
         Verb::Completions { shell } => return completions::run(session, *shell),
-        Verb::Demo => return demo::run(),
+        Verb::Demo(demo) => return Box::pin(crate::demo::run(session, demo.keep)).await,
         _ => {}
     }
     let cluster = Cluster::connect(session, common).await?;
@@ -45,7 +44,7 @@ pub(crate) async fn run(cli: &Cli, session: &mut Session) -> Result<Exit, CliErr
             unblock::run(session, &cluster, common, app_name(app)?, component, blocked).await
         }
         Verb::Wait { request, timeout } => wait::run(session, &cluster, common, request, *timeout).await,
-        Verb::Explain { .. } | Verb::Crd | Verb::Completions { .. } | Verb::Demo => Ok(Exit::Done),
+        Verb::Explain { .. } | Verb::Crd | Verb::Completions { .. } | Verb::Demo(_) => Ok(Exit::Done),
     }
 }
 

@@ -9,8 +9,10 @@
 //!
 //! Other versions do not exist: their image cannot be pulled.
 
+mod program;
 mod store;
 mod version;
 
+pub use program::NotesImages;
 pub use store::{Format, FormatPolicy, Store, StoreError, Summary};
 pub use version::{AppVersion, Behaviour, UnknownVersion};

@@ -1,15 +1,17 @@
 //! What journeys run on, as a person finds it: a cluster, Git, an app to talk to, an operator that can be killed, and the logs.
 
+mod in_process;
 mod operator;
 mod real;
+mod sim;
 
 pub(crate) use real::RealEstate;
+pub(crate) use sim::SimEstate;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use kube::Client;
 use serde_json::Value;
 use windlass_rig::csi::{CallRecord, Control};
@@ -67,8 +69,6 @@ pub(crate) trait Operator {
 pub(crate) trait Estate {
     /// A client that may do everything.
     fn client(&self) -> Client;
-    /// The estate's own time.
-    fn now(&self) -> Timestamp;
     fn operator(&self) -> &dyn Operator;
     /// An empty repository of that name, or the one that is there.
     async fn repository(&self, name: &str) -> anyhow::Result<Remote>;

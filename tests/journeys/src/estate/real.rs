@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -38,10 +37,6 @@ impl RealEstate {
 impl Estate for RealEstate {
     fn client(&self) -> Client {
         self.rig.admin_client()
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
     }
 
     fn operator(&self) -> &dyn Operator {

@@ -1,0 +1,145 @@
+//! What is told, act by act.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use windlass_playground::Playground;
+
+use super::checks;
+use super::stage::{APP, Stage, until};
+use crate::{Cli, Exit, Session};
+
+/// Tells all of it.
+pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Exit> {
+    let began = tokio::time::Instant::now();
+    say(
+        session,
+        "Setting up a cluster inside this process: an API server, Flux, CSI volumes, one node, a Git repository.",
+    )?;
+    let mut stage = Stage::set().await?;
+    describe(session, &stage)?;
+    stage.write(100).await?;
+    say(
+        session,
+        "The app keeps numbered records on its volume. It runs version 1.0.0 and has acknowledged 100 of them.",
+    )?;
+
+    act(session, "1. An upgrade that succeeds")?;
+    let exit = windlass(session, &stage, "upgrade app notes -n notes --to 1.1.0 --reason demo").await?;
+    checks::expect(exit, Exit::Done)?;
+    stage.runs("1.1.0").await?;
+    stage.write(50).await?;
+    say(session, "50 more records were acknowledged by 1.1.0.")?;
+
+    act(session, "2. A version that overwrites its data and never becomes ready")?;
+    let exit = windlass(session, &stage, "upgrade app notes -n notes --to 3.0.0 --reason demo").await?;
+    checks::expect(exit, Exit::AsBefore)?;
+    stage.runs("1.1.0").await?;
+    say(session, "Exit code 4: not reached; data and Git are as before, 1.1.0 runs, and 3.0.0 is blocked.")?;
+    stage.write(50).await?;
+
+    act(session, "3. The operator is killed half way (kill -9), twice")?;
+    let moments = killed_upgrade(session, &mut stage).await?;
+    stage.runs("2.0.0").await?;
+    say(
+        session,
+        &format!("The operator was killed in {} and went on from its journal each time.", moments.join(" and in ")),
+    )?;
+    say(session, "2.0.0 has migrated the records to a new file format.")?;
+    stage.write(50).await?;
+
+    act(session, "What came of it")?;
+    windlass(session, &stage, "history notes -n notes").await?;
+    let good = checks::check(session, &stage).await?;
+    say(session, &format!("It took {:.0} s.", began.elapsed().as_secs_f64()))?;
+    if !good {
+        return Ok(Exit::Unexpected);
+    }
+    if keep {
+        stay(session, &stage.playground).await?;
+    }
+    let folder = stage.playground.folder().to_owned();
+    drop(stage);
+    anyhow::ensure!(!folder.exists(), "{} was left behind", folder.display());
+    say(session, "Nothing is left behind. See README.md for how to use it on a cluster of yours.")?;
+    Ok(Exit::Done)
+}
+
+async fn stay(session: &mut Session, playground: &Playground) -> anyhow::Result<()> {
+    let config = playground.folder().join("kubeconfig");
+    say(
+        session,
+        &format!(
+            "The cluster stays until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  kubectl get mapp,ureq,rreq,rp -A\n  windlass plan app {APP} -n {APP} --to 2.1.0\n",
+            config.display()
+        ),
+    )?;
+    std::future::pending().await
+}
+
+fn describe(session: &mut Session, stage: &Stage) -> anyhow::Result<()> {
+    let lines = format!(
+        "  API server  {}\n  repository  {}\n  operator    a child process, log at {}",
+        stage.person.url(),
+        stage.repository.url(),
+        stage.operator.log().display(),
+    );
+    say(session, &lines)
+}
+
+/// An upgrade whose operator is killed in two of its steps; says in which.
+async fn killed_upgrade(session: &mut Session, stage: &mut Stage) -> anyhow::Result<Vec<String>> {
+    let line = "upgrade app notes -n notes --to 2.0.0 --reason demo";
+    let cli = parse(session, stage, line)?;
+    let answers = session.answers.take();
+    let mut moments = Vec::new();
+    let exit = {
+        let follow = Box::pin(crate::commands::run(&cli, session));
+        let kill = async {
+            for step in ["snapshot/take/", "release/resume/"] {
+                until(&format!("step {step}"), || async {
+                    Ok(stage.newest_upgrade().await?.is_some_and(|(_, status)| {
+                        status.outcome.is_none()
+                            && status.journal.is_some_and(|journal| journal.to_string().contains(step))
+                    }))
+                })
+                .await?;
+                stage.operator.kill()?;
+                moments.push(step.trim_end_matches('/').to_owned());
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                stage.operator.start()?;
+            }
+            anyhow::Ok(())
+        };
+        let (exit, killed) = tokio::join!(follow, kill);
+        killed?;
+        exit
+    };
+    session.answers = answers;
+    let exit = exit.map_err(|error| anyhow::anyhow!("{error}"))?;
+    checks::expect(exit, Exit::Done)?;
+    Ok(moments)
+}
+
+/// Runs a command as if a person had typed it.
+async fn windlass(session: &mut Session, stage: &Stage, line: &str) -> anyhow::Result<Exit> {
+    let cli = parse(session, stage, line)?;
+    let answers = session.answers.take();
+    let exit = Box::pin(crate::commands::run(&cli, session)).await;
+    session.printer.clear_live();
+    session.answers = answers;
+    exit.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+fn parse(session: &mut Session, stage: &Stage, line: &str) -> anyhow::Result<Cli> {
+    say(session, &format!("\n$ windlass {line}"))?;
+    session.client = Some(stage.client.clone());
+    Cli::try_parse_from(std::iter::once("windlass").chain(line.split_whitespace())).context("the demo's own command")
+}
+
+fn act(session: &mut Session, title: &str) -> anyhow::Result<()> {
+    say(session, &format!("\n== {title}"))
+}
+
+pub(super) fn say(session: &mut Session, text: &str) -> anyhow::Result<()> {
+    session.printer.out(&format!("{text}\n")).map_err(|error| anyhow::anyhow!("{error}"))
+}

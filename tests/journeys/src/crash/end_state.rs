@@ -1,0 +1,159 @@
+//! What is there at the end, written so that two runs which did the same compare equal: names that come from uids are left out.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, discovery};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::estate::OPERATOR_USER;
+use crate::fixture::App;
+use crate::world::World;
+
+/// Kinds whose managed fields and marks are compared.
+const TOUCHED: [(&str, &str, &str); 8] = [
+    ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization"),
+    ("helm.toolkit.fluxcd.io", "v2", "HelmRelease"),
+    ("source.toolkit.fluxcd.io", "v1", "GitRepository"),
+    ("apps", "v1", "Deployment"),
+    ("apps", "v1", "StatefulSet"),
+    ("", "v1", "PersistentVolumeClaim"),
+    ("", "v1", "PersistentVolume"),
+    ("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"),
+];
+
+impl World {
+    async fn every(&self, group: &str, version: &str, kind: &str) -> anyhow::Result<Vec<Value>> {
+        let (resource, _) = discovery::pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind)).await?;
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let found = api.list(&ListParams::default()).await?;
+        let mut all: Vec<Value> = found.items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        all.sort_by_key(|object| object["metadata"]["name"].to_string());
+        Ok(all)
+    }
+
+    /// The state of an app and of everything around it.
+    pub(crate) async fn end_state(&self, app: &App) -> anyhow::Result<Value> {
+        let own = windlass_api::GROUP;
+        let mut requests = BTreeMap::new();
+        for kind in ["UpgradeRequest", "RollbackRequest"] {
+            for request in self.every(own, windlass_api::VERSION, kind).await? {
+                let status = &request["status"];
+                let name = format!("{kind}/{}", request["metadata"]["name"].as_str().unwrap_or_default());
+                let finalizers = request["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
+                requests.insert(
+                    name,
+                    json!({"phase": status["phase"], "outcome": status["outcome"], "leftovers": status["leftovers"], "finalizers": finalizers}),
+                );
+            }
+        }
+        let mut touched = BTreeMap::new();
+        for (group, version, kind) in TOUCHED {
+            let mut all = Vec::new();
+            for object in self.every(group, version, kind).await? {
+                all.push(marks(&object));
+            }
+            // Volumes and snapshots are named after uids: what they carry is compared, not their order.
+            all.sort_by_key(ToString::to_string);
+            touched.insert(kind, all);
+        }
+        let mut claims = BTreeMap::new();
+        for claim in &app.claims {
+            let volume = self.volume_of(&app.name, claim).await?;
+            let spec = volume.spec.context("a volume without spec")?;
+            let handle = spec.csi.context("a volume that is not CSI")?.volume_handle;
+            claims.insert(
+                claim.clone(),
+                json!({"policy": spec.persistent_volume_reclaim_policy, "bytes": digest(&self.estate.volume_folder(&handle))?}),
+            );
+        }
+        app.repo.pull()?;
+        let managed = self.every(own, windlass_api::VERSION, "ManagedApp").await?;
+        let managed: Vec<Value> = managed
+            .iter()
+            .map(|one| json!({"current": one["status"]["current"], "active": one["status"]["activeOperation"], "blocked": blocked(one)}))
+            .collect();
+        let points = self.every(own, windlass_api::VERSION, "RestorePoint").await?;
+        let points: Vec<Value> = points
+            .iter()
+            .map(|one| json!({"void": one["spec"]["void"], "usable": one["status"]["usable"], "components": one["spec"]["components"]}))
+            .collect();
+        let count = |found: Vec<Value>| found.len();
+        Ok(json!({
+            "requests": requests, "touched": touched, "claims": claims, "apps": managed, "restorePoints": points,
+            "git": {"tree": app.repo.git(&["rev-parse", "HEAD^{tree}"])?.trim(), "commits": app.repo.commits()?},
+            "volumes": count(self.every("", "v1", "PersistentVolume").await?),
+            "snapshots": count(self.every("snapshot.storage.k8s.io", "v1", "VolumeSnapshot").await?),
+            "contents": count(self.every("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent").await?),
+            "pods": self.ready_pods(&app.name).await?.into_iter().map(|(_, image)| image).collect::<Vec<_>>(),
+        }))
+    }
+}
+
+/// What an object carries of ours: fields we own, annotations, suspension, replicas.
+fn marks(object: &Value) -> Value {
+    let fields: Vec<Value> = object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry["manager"].as_str().is_some_and(|manager| manager.contains(OPERATOR_USER)))
+        .map(|entry| json!([entry["operation"], entry["subresource"], entry["fieldsV1"]]))
+        .collect();
+    let ours: Vec<&String> = object["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| key.contains("windlass.dev") || key.contains("/reconcile"))
+        .map(|(key, _)| key)
+        .collect();
+    json!({
+        "fields": fields, "annotations": ours, "suspend": object["spec"]["suspend"], "replicas": object["spec"]["replicas"],
+        "policy": object["spec"]["persistentVolumeReclaimPolicy"], "phase": object["status"]["phase"],
+    })
+}
+
+fn blocked(app: &Value) -> Vec<String> {
+    let all = app["status"]["blockedVersions"].as_array().cloned().unwrap_or_default();
+    all.iter().map(|one| format!("{} {}", one["component"], one["version"])).collect()
+}
+
+/// A hash over names and bytes of all files below a folder.
+fn digest(folder: &Path) -> anyhow::Result<String> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).with_context(|| next.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.strip_prefix(folder)?.to_owned(), std::fs::read(&path)?);
+            }
+        }
+    }
+    let mut hash = Sha256::new();
+    for (path, bytes) in &files {
+        hash.update(format!("{} {}\n", path.display(), bytes.len()));
+        hash.update(bytes);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The paths at which two states differ, with both values.
+pub(crate) fn difference(path: &str, one: &Value, other: &Value, into: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let (a, b) = (one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null));
+                difference(&format!("{path}/{key}"), a, b, into);
+            }
+        }
+        _ if one == other => {}
+        _ => into.push(format!("{path}: {other} instead of {one}")),
+    }
+}

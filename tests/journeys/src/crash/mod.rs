@@ -1,0 +1,235 @@
+//! Crash at every effect: the same journey again and again, each time with the operator killed before, in the middle of or after one
+//! of its writes or pushes and started again, until every one of them has been struck. All ends must be the same.
+
+mod end_state;
+mod pushes;
+mod rules;
+
+pub(crate) use pushes::Pushes;
+pub(crate) use rules::Rules;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures::future::LocalBoxFuture;
+use kube_sim::faults::CrashAt;
+use serde_json::Value;
+use windlass_api::Outcome;
+
+use crate::estate::{OPERATOR_USER, SimEstate};
+use crate::fixture::{App, Shape};
+use crate::request::{expect, upgrade_spec};
+use crate::world::World;
+
+/// Until somebody starts the operator again.
+const RESTART_AFTER: Duration = Duration::from_millis(500);
+
+/// A journey that always does the same, whatever the time.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    run: for<'a> fn(&'a World) -> LocalBoxFuture<'a, anyhow::Result<App>>,
+}
+
+/// The scenarios: an upgrade that succeeds, and one that is rolled back with its data.
+pub(crate) const SCENARIOS: [Scenario; 2] = [
+    Scenario { name: "02-statefulset-by-helmrelease", run: |world| Box::pin(succeeds(world)) },
+    Scenario { name: "03-never-ready-is-rolled-back", run: |world| Box::pin(rolled_back(world)) },
+];
+
+async fn write_records(world: &World, app: &App, count: usize) -> anyhow::Result<()> {
+    for (pod, _) in world.ready_pods(&app.name).await? {
+        let client = world.estate.app(&app.name, &pod).await?;
+        for number in 0..count {
+            ensure!(client.append("a record").await, "record {number} was refused by {pod}");
+        }
+    }
+    Ok(())
+}
+
+async fn succeeds(world: &World) -> anyhow::Result<App> {
+    let app = world.release_app("j02", Shape::default()).await?;
+    write_records(world, &app, 20).await?;
+    let spec = upgrade_spec("notes", &[("chart", "1.1.0"), ("image/notes", "1.1.0")]);
+    world.ask_upgrade(&app.name, "to-1.1.0", spec).await?;
+    expect(&world.upgrade_ended(&app.name, "to-1.1.0").await?, Outcome::Succeeded)?;
+    world.wait_ready(&app.name, "1.1.0", 2).await?;
+    Ok(app)
+}
+
+async fn rolled_back(world: &World) -> anyhow::Result<App> {
+    let app = world.manifests_app("j03", Shape { timeout: "15s", ..Shape::default() }).await?;
+    write_records(world, &app, 50).await?;
+    world.ask_upgrade(&app.name, "to-3.0.0", upgrade_spec("notes", &[("image/notes", "3.0.0")])).await?;
+    expect(&world.upgrade_ended(&app.name, "to-3.0.0").await?, Outcome::RolledBack)?;
+    expect(&world.rollback_ended(&app.name, "to-3.0.0-rollback").await?, Outcome::Succeeded)?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    Ok(app)
+}
+
+/// Where the operator is killed.
+#[derive(Debug, Clone, Copy)]
+enum Point {
+    Write(u64, CrashAt),
+    Push(u64, CrashAt),
+}
+
+/// What one run came to.
+struct Run {
+    end: Value,
+    writes: u64,
+    pushes: u64,
+    /// The step in which it was killed; `None` when the point was not reached.
+    struck_in: Option<String>,
+    broken: Vec<String>,
+}
+
+fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Result<Run> {
+    crate::virtual_time(async {
+        let estate = SimEstate::start(seed).await?;
+        let (faults, pushes) = (estate.faults().clone(), estate.pushes().clone());
+        let rules = Rules::watch(estate.server(), &pushes);
+        let (struck, mut restarts) = tokio::sync::mpsc::unbounded_channel();
+        match point {
+            Some(Point::Write(number, at)) => {
+                let (pushes, rules) = (pushes.clone(), rules.clone());
+                faults.crash(
+                    OPERATOR_USER,
+                    number,
+                    at,
+                    std::sync::Arc::new(move |_| {
+                        pushes.strike();
+                        let _ = struck.send(rules.current_step());
+                    }),
+                );
+            }
+            Some(Point::Push(number, at)) => {
+                let rules = rules.clone();
+                pushes.crash(number, at, std::sync::Arc::new(move || drop(struck.send(rules.current_step()))));
+            }
+            None => drop(struck),
+        }
+        let world = World::install(Box::new(estate)).await?;
+        let mut struck_in = None;
+        let app = {
+            let journey = (scenario.run)(&world);
+            tokio::pin!(journey);
+            loop {
+                tokio::select! {
+                    app = &mut journey => break app?,
+                    Some(step) = restarts.recv() => {
+                        struck_in = Some(step);
+                        tokio::time::sleep(RESTART_AFTER).await;
+                        world.operator().start()?;
+                    }
+                }
+            }
+        };
+        // What is written after the outcome belongs to the end, too.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        if let Ok(step) = restarts.try_recv() {
+            struck_in = Some(step);
+            world.operator().start()?;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        let (writes, pushed) = (faults.mutations(OPERATOR_USER), pushes.count());
+        let end = world.end_state(&app).await?;
+        let (broken, _) = rules.verdict();
+        world.operator().kill()?;
+        Ok(Run { end, writes, pushes: pushed, struck_in, broken })
+    })
+}
+
+/// One row of the table.
+#[derive(Default)]
+struct Row {
+    points: usize,
+    same: usize,
+}
+
+/// Runs every crash point of the chosen scenarios and prints the table.
+///
+/// # Errors
+/// When a point was not reached, an end differs, or a rule was broken.
+pub(crate) fn run(names: &[String], seed: u64) -> anyhow::Result<()> {
+    let (mut all, mut unreached, mut same) = (0, 0, 0);
+    let mut failures = Vec::new();
+    for scenario in
+        SCENARIOS.iter().filter(|one| names.is_empty() || names.iter().any(|name| one.name.contains(name.as_str())))
+    {
+        let began = Instant::now();
+        let baseline = one_run(scenario, seed, None).with_context(|| format!("{} without a crash", scenario.name))?;
+        ensure!(baseline.broken.is_empty(), "{} without a crash: {:?}", scenario.name, baseline.broken);
+        let mut points = Vec::new();
+        for at in [CrashAt::Before, CrashAt::ReplyLost, CrashAt::After] {
+            points.extend((1..=baseline.writes).map(|number| Point::Write(number, at)));
+            points.extend((1..=baseline.pushes).map(|number| Point::Push(number, at)));
+        }
+        let results = strike_all(scenario, seed, &points);
+        let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+        for (point, result) in points.iter().zip(results) {
+            all += 1;
+            let result = match result {
+                Ok(result) => result,
+                Err(error) => {
+                    failures.push(format!("{} {point:?}: {error:#}", scenario.name));
+                    continue;
+                }
+            };
+            let Some(step) = result.struck_in else {
+                unreached += 1;
+                failures.push(format!("{} {point:?}: not reached", scenario.name));
+                continue;
+            };
+            let row = rows.entry(step).or_default();
+            row.points += 1;
+            let mut different = Vec::new();
+            end_state::difference("", &baseline.end, &result.end, &mut different);
+            different.extend(result.broken.iter().map(|rule| format!("rule {rule}")));
+            if different.is_empty() {
+                same += 1;
+                row.same += 1;
+            } else {
+                failures.push(format!("{} {point:?}: {}", scenario.name, different.join("; ")));
+            }
+        }
+        println!(
+            "crash {} (seed {seed}, {:.0} s): {} writes, {} pushes, each struck before, with the reply lost, and after",
+            scenario.name,
+            began.elapsed().as_secs_f64(),
+            baseline.writes,
+            baseline.pushes
+        );
+        println!("  {:<58} {:>6} {:>14}", "killed in", "points", "same end state");
+        for (step, row) in &rows {
+            println!("  {step:<58} {:>6} {:>14}", row.points, row.same);
+        }
+    }
+    println!("crash points: {all}, unreached: {unreached}, same end state: {same}");
+    for failure in failures.iter().take(20) {
+        println!("  {failure}");
+    }
+    ensure!(same == all && all > 0, "{} of {all} crash points did not end as without a crash", all - same);
+    Ok(())
+}
+
+/// Every point in a world of its own, on all processors.
+fn strike_all(scenario: &Scenario, seed: u64, points: &[Point]) -> Vec<anyhow::Result<Run>> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<BTreeMap<usize, anyhow::Result<Run>>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(point) = points.get(index) else { return };
+                    let result = one_run(scenario, seed, Some(*point));
+                    results.lock().unwrap().insert(index, result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap().into_values().collect()
+}

@@ -1,0 +1,149 @@
+//! Pushes as crash points: they do not pass the API server, so they are counted where the operator hands a commit to Git.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use kube_sim::faults::CrashAt;
+use tokio::task::AbortHandle;
+use upgrade_core::Failure;
+use upgrade_core::ports::{Ancestry, AppRef, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, Repository};
+
+/// Called with each commit request before it is handed to Git.
+pub(crate) type Judge = Arc<dyn Fn(&CommitRequest) + Send + Sync>;
+
+/// Called when the crash point is reached.
+pub(crate) type OnStrike = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    count: u64,
+    point: Option<(u64, CrashAt, OnStrike)>,
+    operator: Option<AbortHandle>,
+    judge: Option<Judge>,
+}
+
+/// Counts the commits that the operator makes, and kills it at one of them. Clones share the count.
+#[derive(Clone, Default)]
+pub(crate) struct Pushes(Arc<Mutex<State>>);
+
+impl Pushes {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many commits were handed to Git so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// Kills the operator at its `number`-th commit, from 1.
+    pub(crate) fn crash(&self, number: u64, at: CrashAt, on_strike: OnStrike) {
+        self.lock().point = Some((number, at, on_strike));
+    }
+
+    /// Is shown every commit before Git is.
+    pub(crate) fn judged_by(&self, judge: Judge) {
+        self.lock().judge = Some(judge);
+    }
+
+    /// Whom to kill.
+    pub(crate) fn dies_with(&self, operator: AbortHandle) {
+        self.lock().operator = Some(operator);
+    }
+
+    /// Git with the count in between.
+    pub(crate) fn watch(&self, git: Arc<dyn GitManager>) -> Arc<dyn GitManager> {
+        Arc::new(Watched { pushes: self.clone(), git })
+    }
+
+    fn next(&self, request: &CommitRequest) -> Option<(CrashAt, OnStrike)> {
+        let mut state = self.lock();
+        state.count += 1;
+        let judge = state.judge.clone();
+        let count = state.count;
+        let strikes = state.point.take_if(|(number, ..)| *number == count).map(|(_, at, on_strike)| (at, on_strike));
+        drop(state);
+        if let Some(judge) = judge {
+            judge(request);
+        }
+        strikes
+    }
+
+    /// Kills the operator where it is.
+    pub(crate) fn strike(&self) {
+        if let Some(operator) = &self.lock().operator {
+            operator.abort();
+        }
+    }
+}
+
+struct Watched {
+    pushes: Pushes,
+    git: Arc<dyn GitManager>,
+}
+
+#[async_trait]
+impl GitManager for Watched {
+    async fn commit(&self, app: &AppRef, request: &CommitRequest) -> Result<CommitRecord, Failure> {
+        let Some((at, on_strike)) = self.pushes.next(request) else { return self.git.commit(app, request).await };
+        let strike = || {
+            self.pushes.strike();
+            on_strike();
+        };
+        if at == CrashAt::Before {
+            strike();
+            return std::future::pending().await;
+        }
+        let made = self.git.commit(app, request).await;
+        strike();
+        if at == CrashAt::ReplyLost {
+            return std::future::pending().await;
+        }
+        // The answer is seen; the end comes at whatever is awaited next.
+        made
+    }
+
+    async fn head(&self, app: &AppRef, repository: &Repository) -> Result<String, Failure> {
+        self.git.head(app, repository).await
+    }
+
+    async fn pins(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        commit: &str,
+        pins: &[Pin],
+    ) -> Result<Vec<PinFacts>, Failure> {
+        self.git.pins(app, repository, commit, pins).await
+    }
+
+    async fn find(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        operation: &str,
+    ) -> Result<Option<CommitRecord>, Failure> {
+        self.git.find(app, repository, operation).await
+    }
+
+    async fn ancestry(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        commit: &str,
+        descendant: &str,
+    ) -> Result<Ancestry, Failure> {
+        self.git.ancestry(app, repository, commit, descendant).await
+    }
+
+    async fn log(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        from: &str,
+        to: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<String>>, Failure> {
+        self.git.log(app, repository, from, to, limit).await
+    }
+}

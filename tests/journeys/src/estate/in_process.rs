@@ -1,0 +1,109 @@
+//! The operator inside this process, on the simulation's API server and under its time.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use clap::Parser as _;
+use jiff::{SignedDuration, Timestamp};
+use kube_sim::faults::Faults;
+use kube_sim::{Identity, SimServer};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use upgrade_core::ports::Clock;
+use windlass_operator::{Args, Embedding};
+
+use super::{OPERATOR_USER, Operator, SYSTEM};
+use crate::crash::Pushes;
+
+/// The simulation's time as the operator's port.
+pub(crate) struct SimClock(pub(crate) SimServer);
+
+#[async_trait]
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    async fn sleep(&self, duration: SignedDuration) {
+        tokio::time::sleep(duration.try_into().unwrap_or_default()).await;
+    }
+}
+
+/// An operator as a task. Killing it drops it where it is.
+pub(crate) struct InProcess {
+    server: SimServer,
+    faults: Faults,
+    pushes: Pushes,
+    cache: PathBuf,
+    running: Rc<RefCell<Running>>,
+}
+
+#[derive(Default)]
+struct Running {
+    /// How many were started.
+    count: u32,
+    current: Option<(JoinHandle<anyhow::Result<()>>, CancellationToken)>,
+}
+
+impl InProcess {
+    pub(crate) fn new(server: SimServer, faults: Faults, pushes: Pushes, cache: PathBuf) -> Self {
+        Self { server, faults, pushes, cache, running: Rc::default() }
+    }
+}
+
+#[async_trait(?Send)]
+impl Operator for InProcess {
+    fn start(&self) -> anyhow::Result<()> {
+        let mut running = self.running.borrow_mut();
+        running.count += 1;
+        let cache = format!("--git-cache={}", self.cache.display());
+        let args = ["windlass-operator", "--namespace", SYSTEM, "--lease-seconds", "3", "--allow-file-repositories"];
+        let mut args = Args::try_parse_from(args.into_iter().chain([cache.as_str()]))?;
+        // Real sockets do not move virtual time.
+        args.listen = None;
+        let pushes = self.pushes.clone();
+        let embedding = Embedding {
+            clock: Arc::new(SimClock(self.server.clone())),
+            instance: running.count.to_string(),
+            wrap_git: Box::new(move |git| pushes.watch(git)),
+        };
+        let stop = CancellationToken::new();
+        let client = self.faults.client(&self.server, Identity::user(OPERATOR_USER));
+        let run = windlass_operator::run(args, client, embedding, stop.clone());
+        let task =
+            tokio::spawn(async move { run.await.inspect_err(|error| println!("the operator ended: {error:#}")) });
+        self.pushes.dies_with(task.abort_handle());
+        running.current = Some((task, stop));
+        Ok(())
+    }
+
+    fn kill(&self) -> anyhow::Result<()> {
+        if let Some((task, _)) = self.running.borrow_mut().current.take() {
+            task.abort();
+        }
+        Ok(())
+    }
+
+    async fn terminate(&self) -> anyhow::Result<Duration> {
+        let current = self.running.borrow_mut().current.take();
+        let (task, stop) = current.context("it does not run")?;
+        let began = Instant::now();
+        stop.cancel();
+        task.await??;
+        Ok(began.elapsed())
+    }
+
+    async fn is_ready(&self) -> bool {
+        self.running.borrow().current.as_ref().is_some_and(|(task, _)| !task.is_finished())
+    }
+
+    fn log_tail(&self, _: usize) -> String {
+        "in this process: run with RUST_LOG=debug".to_owned()
+    }
+}
