@@ -163,7 +163,7 @@ spec:
         object: Deployment/notes
         field: spec.template.spec.containers[name=notes].image
         part: Tag
-  health: {{timeout: 6s, soak: 1s}}
+  health: {{timeout: 10s, soak: 1s}}
 "
     )
 }
