@@ -52,8 +52,8 @@ pub use request::{
     RollbackData, RollbackRequest, RollbackRequestSpec, RollbackTo, UpgradeRequest, UpgradeRequestSpec, UpgradeTarget,
 };
 pub use restore_point::{
-    RecordedClaim, RecordedPin, ReplacedVolume, RestorePoint, RestorePointCommit, RestorePointData,
-    RestorePointDataType, RestorePointSpec, RestorePointStatus,
+    RecordedClaim, RecordedPin, RecordedReclaimPolicy, ReplacedVolume, RestorePoint, RestorePointCommit,
+    RestorePointData, RestorePointDataType, RestorePointSpec, RestorePointStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -128,14 +128,16 @@ pub struct Snapshots {
     /// `Online`: no downtime; writes between the copy and the release are lost by a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency: Option<Consistency>,
-    /// `Binding` (default): a copy counts when it is ready and bound both ways. `Restore`: each copy is restored aside as well
-    /// before anything changes.
+    /// `Binding` (default): a copy counts when it is ready and bound both ways. `Restore`: each copy is also restored into a
+    /// volume of its own, which is deleted again, before anything is committed. That takes storage for one more volume at a
+    /// time and, with `Stopped`, makes the app stay down longer: it counts against `deadline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
     /// How many restore points are kept, and for how long.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retention: Retention,
-    /// How long stopping and copying may take together before the upgrade is undone. `10m` by default; 10s to 24h.
+    /// How long everything from the first stop (`Online`: from the first copy) until the restore point is written may take
+    /// together before the upgrade is undone. `10m` by default; 10s to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('10s') && duration(self) <= duration('24h')").message("snapshots.deadline must be between 10s and 24h"))]
     pub deadline: Option<Duration>,
@@ -189,16 +191,19 @@ pub enum Verification {
     Restore,
 }
 
-/// How many restore points are kept, and for how long. One that is older than `maxAge` or beyond `keepLast` is deleted,
-/// but never the newest usable one.
+/// How many restore points are kept, and for how long. One is kept while it is among the newest `keepLast` that are usable
+/// *or* younger than `maxAge`, and deleted with its copies when neither holds: so `maxAge` alone never takes the last way back,
+/// and `keepLast` never takes one of yesterday. Void ones go by `maxAge` alone. Never deleted are the newest usable one, those
+/// that a request still needs, those on which replaced volumes are noted, any while a request of the app has not ended, and
+/// any for which no newer one is proven usable at that moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// How many usable restore points are kept. 3 by default.
+    /// So many of the newest usable restore points are kept, however old. 3 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub keep_last: Option<i32>,
-    /// How old a restore point may get. `168h` by default; 1h to 43800h (five years).
+    /// A restore point that is younger is kept, however many there are. `168h` by default; 1h to 43800h (five years).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1h') && duration(self) <= duration('43800h')").message("retention.maxAge must be between 1h and 43800h"))]
     pub max_age: Option<Duration>,

@@ -24,7 +24,7 @@ use crate::{Components, Consistency, Pin, Subject};
     namespaced,
     status = "RestorePointStatus",
     derive = "PartialEq",
-    doc = "A state that an app can be taken back to: its versions, their commits and copies of its volumes. Owned by nobody, so that it outlives the requests and the app. Deleting one deletes its copies.",
+    doc = "A state that an app can be taken back to: its versions, their commits and copies of its volumes. Owned by nobody, so that it outlives the requests and the app. Deleting one deletes its copies, except when its namespace is being deleted: then they stay in the storage system.",
     printcolumn(name = "App", type_ = "string", json_path = ".spec.subject.name", description = "The app"),
     printcolumn(name = "Components", type_ = "string", json_path = ".spec.components", description = "The versions it holds"),
     printcolumn(name = "Taken", type_ = "date", json_path = ".spec.takenAt", description = "When the data was copied"),
@@ -139,6 +139,18 @@ pub struct RestorePointData {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<crate::schema::DateTime>")]
     pub cut_at: Option<Timestamp>,
+    /// The reclaim policy that the volume had before the operation. A claim that is made again gets it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reclaim_policy: Option<RecordedReclaimPolicy>,
+}
+
+/// What becomes of a volume when its claim goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RecordedReclaimPolicy {
+    /// The volume and its data stay.
+    Retain,
+    /// They are deleted.
+    Delete,
 }
 
 /// What a restore point can hold.
@@ -176,13 +188,14 @@ pub struct RestorePointStatus {
     /// The metadata.generation that this status was written for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Whether it can be restored. Absent means nobody has looked, which is not the same as yes.
+    /// Whether it can be restored, looked at again every few minutes. Absent means nobody has looked, which is not the same as
+    /// yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usable: Option<bool>,
-    /// Why it cannot be restored.
+    /// Why it cannot be restored; while it is being deleted, what its deletion waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Volumes that a rollback replaced, kept aside for a while.
+    /// Volumes that a rollback replaced, kept aside for a while. The restore point does not expire before they are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["volume".into()]))]
@@ -199,7 +212,22 @@ pub struct RestorePointStatus {
 pub struct ReplacedVolume {
     /// The PersistentVolume.
     pub volume: String,
-    /// When it may be deleted.
+    /// When it is deleted, if nobody has used it or changed it until then.
     #[schemars(with = "crate::schema::DateTime")]
     pub keep_until: Timestamp,
+    /// Its UID.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// The driver's name of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub handle: String,
+    /// The claim that it was bound to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub claim: String,
+    /// The UID of that claim.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub claim_uid: String,
+    /// Why it is still there although its time is over.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }

@@ -50,7 +50,10 @@ impl ManagedApps {
         loop {
             let found = self.read(app).await?;
             let (answer, patch) = change(&found.status.clone().unwrap_or_default());
-            let Some(status) = patch else { return Ok(answer) };
+            let Some(mut status) = patch else { return Ok(answer) };
+            if let Some(fields) = status.as_object_mut() {
+                fields.insert("observedGeneration".into(), json!(found.metadata.generation));
+            }
             let metadata = json!({"uid": app.uid, "resourceVersion": found.resource_version()});
             let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
             let written = api.patch_status(&app.name, &patch_params(), &patch).await;
@@ -67,6 +70,16 @@ impl ManagedApps {
         self.change(app, |_| ((), Some(json!({"lastOperation": last})))).await
     }
 
+    /// Writes how many usable restore points the app has, and that its spec was read for that.
+    pub(crate) async fn set_restore_points(&self, app: &AppRef, usable: i32) -> Result<(), Failure> {
+        let generation = self.read(app).await?.metadata.generation;
+        self.change(app, |status| {
+            let same = status.restore_points == Some(usable) && status.observed_generation == generation;
+            ((), (!same).then(|| json!({"restorePoints": usable})))
+        })
+        .await
+    }
+
     /// Writes the Ready condition.
     pub(crate) async fn set_ready(
         &self,
@@ -77,13 +90,14 @@ impl ManagedApps {
     ) -> Result<(), Failure> {
         use windlass_api::{ConditionStatus, READY, condition, set_condition};
         let now = self.clock.now();
+        let generation = self.read(app).await?.metadata.generation;
         self.change(app, |status| {
             let wanted = if ready { ConditionStatus::True } else { ConditionStatus::False };
             let same = condition(&status.conditions, READY).is_some_and(|found| {
                 found.status == wanted.as_str() && found.reason == reason && found.message == message
             });
             let mut conditions = status.conditions.clone();
-            set_condition(&mut conditions, READY, wanted, reason, message, None, now);
+            set_condition(&mut conditions, READY, wanted, reason, message, generation, now);
             ((), (!same).then(|| json!({"conditions": conditions})))
         })
         .await

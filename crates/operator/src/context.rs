@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
 use tokio::sync::Mutex;
+use upgrade_core::Failure;
 use upgrade_core::app::facts::FactPorts;
 use upgrade_core::app::{AppPorts, AppRunner};
-use upgrade_core::ports::Clock;
+use upgrade_core::ports::{Clock, Disposal};
+use windlass_api::call::CallError;
+use windlass_snapshot::RestorePointStore;
 
 use crate::apps::ManagedApps;
 use crate::events::Events;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::rights::OwnRights;
+use crate::store::failed;
 
 /// Shared by all reconciles.
 pub(crate) struct Context {
@@ -24,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) ports: AppPorts,
     pub(crate) runner: AppRunner,
     pub(crate) apps: ManagedApps,
+    pub(crate) points: RestorePointStore,
+    pub(crate) disposal: Arc<dyn Disposal>,
     pub(crate) rights: OwnRights,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
@@ -34,6 +41,14 @@ pub(crate) struct Context {
     /// Set at the end: no new decision is begun.
     pub(crate) stopping: tokio_util::sync::CancellationToken,
     pub(crate) synced: AtomicBool,
+}
+
+/// Why nothing can be put right in a namespace any more, if it is being deleted.
+pub(crate) async fn let_go(client: &Client, namespace: &str) -> Result<Option<String>, Failure> {
+    let found = Api::<Namespace>::all(client.clone()).get_opt(namespace).await;
+    let found = found.map_err(CallError::on::<Namespace>("get", "", namespace)).map_err(|error| failed(&error))?;
+    let goes = found.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
+    Ok(goes.then(|| format!("namespace {namespace} is being deleted")))
 }
 
 impl Context {

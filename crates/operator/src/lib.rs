@@ -14,6 +14,7 @@ mod kinds;
 pub mod lease;
 pub mod manifests;
 mod metrics;
+mod points;
 pub mod rbac;
 mod reconcile;
 pub mod resolve;
@@ -22,6 +23,8 @@ mod run;
 pub mod status;
 pub mod store;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 pub use args::{Args, Command};
 pub use clock::SystemClock;

@@ -70,7 +70,7 @@ pub const RIGHTS: &[Right] = &[
         "restorepoints",
         &["get", "list", "watch", "create", "patch", "delete"],
         Scope::App,
-        "restore points; delete is for retention",
+        "restore points; patch is for our finalizer and for voiding, delete for retention",
     ),
     right(OURS, "restorepoints/status", &["get", "patch"], Scope::App, "whether a restore point is usable"),
     right(
@@ -79,6 +79,13 @@ pub const RIGHTS: &[Right] = &[
         &["get", "list"],
         Scope::App,
         "Git credentials that an app names, and the releases that Helm stores",
+    ),
+    right(
+        "",
+        "namespaces",
+        &["get"],
+        Scope::Cluster,
+        "whether one is being deleted, so that what is held outside is let go",
     ),
     right("", "services", &["get"], Scope::App, "HTTP checks"),
     right("discovery.k8s.io", "endpointslices", &["list"], Scope::App, "HTTP checks"),
@@ -110,9 +117,9 @@ pub const RIGHTS: &[Right] = &[
     right(
         "snapshot.storage.k8s.io",
         "volumesnapshotcontents",
-        &["get", "list", "patch"],
+        &["get", "list", "patch", "delete"],
         Scope::Cluster,
-        "proving snapshots, and keeping them",
+        "proving snapshots, and keeping them; delete is for copies whose snapshot somebody else deleted",
     ),
     right(
         "snapshot.storage.k8s.io",

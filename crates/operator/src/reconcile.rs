@@ -10,13 +10,13 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use upgrade_core::app::AppInputs;
-use upgrade_core::engine::{Engine, EngineError, Journal, Plan, Tick};
+use upgrade_core::engine::{Engine, EngineError, Journal, Plan, Signals, Tick};
 use upgrade_core::ports::{ActiveOperation, AppRef};
 use upgrade_core::{Coded as _, Failure};
 use windlass_api::ManagedApp;
 use windlass_api::call::CallError;
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::kinds::Request;
 use crate::resolve;
 use crate::store::{RequestStore, failed, record};
@@ -53,6 +53,8 @@ pub(crate) struct Turn<'a, K> {
     pub(crate) uid: String,
     pub(crate) namespace: String,
     pub(crate) app: Option<ManagedApp>,
+    /// Set when the namespace is being deleted: nothing can be put right in it any more.
+    pub(crate) let_go: Option<String>,
 }
 
 /// Reconciles one request. Nothing is decided here about upgrading: the core plans, judges and decides.
@@ -75,7 +77,12 @@ pub(crate) async fn reconcile<K: Request>(request: Arc<K>, context: Arc<Context>
     let turn_lock = context.turn_of(&format!("{namespace}/{subject}"));
     let _turn = turn_lock.lock().await;
     let uid = request.uid().unwrap_or_default();
-    let turn = Turn { context: &context, request: Arc::new(request), uid, namespace, app };
+    // A namespace that goes has its objects deleted: without that there is nothing to ask.
+    let let_go = match request.meta().deletion_timestamp {
+        Some(_) => context::let_go(&context.client, &namespace).await?,
+        None => None,
+    };
+    let turn = Turn { context: &context, request: Arc::new(request), uid, namespace, app, let_go };
     turn.take().await
 }
 
@@ -117,11 +124,12 @@ impl<K: Request> Turn<'_, K> {
             guard: &*self.context.leadership,
             clock: &*self.context.clock,
         };
-        for _ in 0..DECISIONS_A_TURN {
+        for decision in 0..DECISIONS_A_TURN {
             if self.context.stopping.is_cancelled() {
                 return Ok(Action::requeue(QUEUE_PAUSE));
             }
-            let tick = engine.tick(&self.uid, store.is_cancelled()).await;
+            let signals = Signals { cancel: store.is_cancelled(), let_go: self.let_go.clone() };
+            let tick = engine.tick(&self.uid, signals).await;
             if let Some((plan, before, after)) = store.take_change() {
                 self.context.metrics.decisions.inc();
                 self.context.events.publish_changes(&*self.request, self.app.as_ref(), &plan, &before, &after).await;
@@ -130,6 +138,15 @@ impl<K: Request> Turn<'_, K> {
                 Tick::Progressed => {}
                 Tick::Wait(until) => return Ok(self.again_at(until)),
                 Tick::Ended(_, Some(until)) if over => return Ok(self.again_at(until)),
+                // What is left in a namespace that goes must not keep it from going.
+                Tick::Ended(_, None) if over && self.let_go.is_some() => {
+                    // The request has been written to in this turn, unless this was its first decision.
+                    if decision > 0 {
+                        return Ok(Action::requeue(Duration::ZERO));
+                    }
+                    self.drop_finalizer().await?;
+                    return Ok(Action::await_change());
+                }
                 // Nothing is retried by itself any more: what is left is listed, and a person or a later operation acts.
                 Tick::Ended(_, None) if over => return Ok(Action::await_change()),
                 Tick::Ended(outcome, next) => {

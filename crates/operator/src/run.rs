@@ -29,7 +29,7 @@ use crate::events::Events;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::rights::OwnRights;
-use crate::{controller, http, manifests, sweep};
+use crate::{controller, http, manifests, points, sweep};
 
 /// How long a volume that a restore replaced is kept.
 const KEEP_REPLACED: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -133,6 +133,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
         tokio::join!(
             controller::run::<UpgradeRequest>(context.clone(), args.concurrency),
             controller::run::<RollbackRequest>(context.clone(), args.concurrency),
+            points::run(context.clone()),
         )
     };
     let election = async {
@@ -168,7 +169,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
     Ok(())
 }
 
-fn context(
+pub(crate) fn context(
     args: &Args,
     client: Client,
     embedding: Embedding,
@@ -182,14 +183,16 @@ fn context(
     options.allow_files = args.allow_file_repositories;
     let namespaces: BTreeSet<String> = args.shared_namespaces.iter().cloned().collect();
     let git = PlainGit::new(Arc::new(KubeCredentials::new(client.clone())), args.git_cache.clone(), options);
+    let csi = Arc::new(CsiSnapshots::new(client.clone()));
+    let points = RestorePointStore::new(client.clone(), clock.clone(), KEEP_REPLACED);
     let ports = AppPorts {
         delivery: Arc::new(FluxDelivery::new(client.clone(), FluxOptions { namespaces })),
         git: wrap_git(Arc::new(git)),
-        snapshots: Arc::new(CsiSnapshots::new(client.clone())),
+        snapshots: csi.clone(),
         workloads: Arc::new(KubeWorkloads::new(client.clone())),
         health: Arc::new(KubeHealth::new(client.clone(), http_client()?)),
         apps: Arc::new(apps.clone()),
-        restore_points: Arc::new(RestorePointStore::new(client.clone(), clock.clone(), KEEP_REPLACED)),
+        restore_points: Arc::new(points.clone()),
     };
     Ok(Context {
         runner: AppRunner::new(ports.clone()),
@@ -205,5 +208,7 @@ fn context(
         clock,
         ports,
         apps,
+        points,
+        disposal: csi,
     })
 }

@@ -63,6 +63,7 @@ pub fn phase(plan: &Plan, journal: &Journal) -> String {
         Some(Outcome::Undone(Cause::Cancelled)) => Some("Cancelled"),
         Some(Outcome::Undone(Cause::StepFailed { .. })) => Some("Undone"),
         Some(Outcome::Failed { .. }) => Some("Failed"),
+        Some(Outcome::LetGo { .. }) => Some("LetGo"),
         None if journal.course != Course::Forward => Some("Undoing"),
         None => None,
     };
@@ -99,6 +100,7 @@ pub fn message(plan: &Plan, journal: &Journal) -> String {
             return format!("{}; what was begun was undone", failed_step(plan, step, failure));
         }
         Some(Outcome::Failed { step, failure }) => return failed_step(plan, step, failure),
+        Some(Outcome::LetGo { why }) => return format!("let go, because {why}"),
         None => {}
     }
     let Some(entry) = current(journal) else { return "about to begin".into() };

@@ -43,11 +43,11 @@ impl CsiSnapshots {
         Api::all(self.client.clone())
     }
 
-    fn snapshots_in(&self, namespace: &str) -> Api<VolumeSnapshot> {
+    pub(crate) fn snapshots_in(&self, namespace: &str) -> Api<VolumeSnapshot> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn contents(&self) -> Api<VolumeSnapshotContent> {
+    pub(crate) fn contents(&self) -> Api<VolumeSnapshotContent> {
         Api::all(self.client.clone())
     }
 
@@ -78,12 +78,12 @@ impl CsiSnapshots {
         Ok(())
     }
 
-    async fn read_snapshot(&self, namespace: &str, name: &str) -> Result<Option<VolumeSnapshot>, Error> {
+    pub(crate) async fn read_snapshot(&self, namespace: &str, name: &str) -> Result<Option<VolumeSnapshot>, Error> {
         let snapshot = self.snapshots_in(namespace).get_opt(name).await;
         Ok(snapshot.map_err(CallError::on::<VolumeSnapshot>("get", namespace, name))?)
     }
 
-    async fn read_content(&self, name: &str) -> Result<Option<VolumeSnapshotContent>, Error> {
+    pub(crate) async fn read_content(&self, name: &str) -> Result<Option<VolumeSnapshotContent>, Error> {
         Ok(self.contents().get_opt(name).await.map_err(CallError::on::<VolumeSnapshotContent>("get", "", name))?)
     }
 
@@ -245,7 +245,7 @@ fn none_if_not_served<K: Clone>(list: Result<kube::core::ObjectList<K>, CallErro
     }
 }
 
-fn policy_name(policy: ReclaimPolicy) -> &'static str {
+pub(crate) fn policy_name(policy: ReclaimPolicy) -> &'static str {
     match policy {
         ReclaimPolicy::Retain => "Retain",
         ReclaimPolicy::Delete => "Delete",

@@ -9,6 +9,9 @@ pub const RESTORE_POINT: &str = "upgrades.windlass.dev/restore-point";
 /// Label: a claim that only holds a restored copy until the swap; nobody's but ours.
 pub const HELPER: &str = "upgrades.windlass.dev/helper";
 
+/// Finalizer of a restore point: its copies are deleted before it goes.
+pub const COPIES: &str = "upgrades.windlass.dev/copies";
+
 /// Annotation of a helper: the claim whose data it holds. Not a label, because names of claims may be longer.
 pub(crate) const HELPER_OF: &str = "upgrades.windlass.dev/helper-of";
 

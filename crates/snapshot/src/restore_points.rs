@@ -8,15 +8,18 @@ use kube::api::{Patch, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value, json};
 use upgrade_core::Failure;
-use upgrade_core::ports::{self, AppRef, Clock, PinValue, RestorePointRecord, RestorePoints, VolumeRecord};
+use upgrade_core::ports::{
+    self, AppRef, Clock, CopyRecord, HeadCommit, PinValue, ReclaimPolicy, RestorePointRecord, RestorePoints,
+    VolumeRecord,
+};
 use windlass_api::call::{CallError, JsonPatch, patch_params, post_params};
 use windlass_api::{
-    Consistency, Pin, PinPart, RecordedClaim, RecordedPin, ReplacedVolume, RestorePoint, RestorePointData,
-    RestorePointDataType, RestorePointSpec, Subject,
+    Consistency, Pin, PinPart, RecordedClaim, RecordedPin, RecordedReclaimPolicy, ReplacedVolume, RestorePoint,
+    RestorePointCommit, RestorePointData, RestorePointDataType, RestorePointSpec, Subject,
 };
 
 use crate::error::Kind;
-use crate::labels::OPERATION;
+use crate::labels::{COPIES, OPERATION};
 use crate::{Error, bytes};
 
 /// The longest reason for voiding that the schema takes, in bytes.
@@ -37,8 +40,12 @@ impl RestorePointStore {
         Self { client, clock, keep_replaced }
     }
 
+    pub(crate) fn points_in(&self, namespace: &str) -> Api<RestorePoint> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
     fn api(&self, app: &AppRef) -> Api<RestorePoint> {
-        Api::namespaced(self.client.clone(), &app.namespace)
+        self.points_in(&app.namespace)
     }
 
     async fn read(&self, app: &AppRef, name: &str) -> Result<Option<RestorePoint>, Error> {
@@ -55,12 +62,15 @@ impl RestorePointStore {
         Ok(found)
     }
 
-    async fn patch_status(&self, app: &AppRef, point: &RestorePoint, status: Value) -> Result<(), Error> {
-        let name = point.name_any();
-        let patch = json!({ "metadata": { "resourceVersion": point.resource_version() }, "status": status });
-        let done = self.api(app).patch_status(&name, &patch_params(), &Patch::Merge(&patch)).await;
-        done.map_err(CallError::on::<RestorePoint>("patch", &app.namespace, &name))?;
-        Ok(())
+    pub(crate) async fn patch_status(&self, point: &RestorePoint, mut status: Value) -> Result<RestorePoint, Error> {
+        let (namespace, name) = (point.namespace().unwrap_or_default(), point.name_any());
+        if let Some(status) = status.as_object_mut() {
+            status.insert("observedGeneration".into(), json!(point.metadata.generation));
+        }
+        let metadata = json!({ "uid": point.uid(), "resourceVersion": point.resource_version() });
+        let patch = json!({ "metadata": metadata, "status": status });
+        let done = self.points_in(&namespace).patch_status(&name, &patch_params(), &Patch::Merge(&patch)).await;
+        Ok(done.map_err(CallError::on::<RestorePoint>("patch", &namespace, &name))?)
     }
 
     async fn create(&self, record: &RestorePointRecord) -> Result<(), Error> {
@@ -90,7 +100,7 @@ impl RestorePointStore {
         // A crash between the two writes leaves it without a status; this finishes the work.
         if point.status.as_ref().and_then(|status| status.usable).is_none() {
             let usable = point.spec.void.is_empty();
-            self.patch_status(app, &point, json!({ "usable": usable })).await?;
+            self.patch_status(&point, json!({ "usable": usable })).await?;
         }
         Ok(())
     }
@@ -118,23 +128,33 @@ impl RestorePointStore {
         if status.usable == Some(false) && status.reason.as_deref() == Some(&reason) {
             return Ok(());
         }
-        self.patch_status(app, &point, json!({ "usable": false, "reason": reason })).await
+        self.patch_status(&point, json!({ "usable": false, "reason": reason })).await?;
+        Ok(())
     }
 
-    async fn note_replaced(&self, app: &AppRef, name: &str, volumes: &[String]) -> Result<(), Error> {
+    async fn note_replaced(&self, app: &AppRef, name: &str, volumes: &[ports::ReplacedVolume]) -> Result<(), Error> {
         let point = self.the_point(app, name).await?;
         let mut noted = point.status.clone().unwrap_or_default().replaced_volumes;
         let keep_until = self.clock.now().saturating_add(self.keep_replaced).unwrap_or(jiff::Timestamp::MAX);
         let known = noted.len();
         for volume in volumes {
-            if !noted.iter().any(|noted| &noted.volume == volume) {
-                noted.push(ReplacedVolume { volume: volume.clone(), keep_until });
+            if !noted.iter().any(|noted| noted.volume == volume.volume) {
+                noted.push(ReplacedVolume {
+                    volume: volume.volume.clone(),
+                    keep_until,
+                    uid: volume.uid.clone(),
+                    handle: volume.handle.clone(),
+                    claim: volume.claim.clone(),
+                    claim_uid: volume.claim_uid.clone(),
+                    reason: String::new(),
+                });
             }
         }
         if noted.len() == known {
             return Ok(());
         }
-        self.patch_status(app, &point, json!({ "replacedVolumes": noted })).await
+        self.patch_status(&point, json!({ "replacedVolumes": noted })).await?;
+        Ok(())
     }
 }
 
@@ -162,7 +182,7 @@ fn object(record: &RestorePointRecord) -> Result<RestorePoint, Error> {
             consistency: if record.stopped { Consistency::Stopped } else { Consistency::Online },
             components: pins.iter().map(|pin| (pin.pin.component.clone(), pin.value.clone())).collect(),
             pins,
-            commits: Vec::new(),
+            commits: record.commits.iter().map(commit).collect(),
             void: record.void.clone(),
             request: Some(record.operation.clone()),
             data,
@@ -170,7 +190,27 @@ fn object(record: &RestorePointRecord) -> Result<RestorePoint, Error> {
     );
     point.metadata.namespace = Some(record.app.namespace.clone());
     point.labels_mut().insert(OPERATION.into(), record.operation.clone());
+    point.finalizers_mut().push(COPIES.into());
     Ok(point)
+}
+
+fn commit(head: &HeadCommit) -> RestorePointCommit {
+    RestorePointCommit { repository: head.repository.clone(), sha: head.sha.clone() }
+}
+
+/// The copies that a restore point holds, as far as they are recorded: also those of one that cannot be read as a record.
+#[must_use]
+pub fn copies(point: &RestorePoint) -> Vec<CopyRecord> {
+    let namespace = point.namespace().unwrap_or_default();
+    let copy = |data: &RestorePointData| CopyRecord {
+        namespace: namespace.clone(),
+        snapshot: data.snapshot.clone(),
+        snapshot_uid: data.snapshot_uid.clone(),
+        content: data.content.clone().unwrap_or_default(),
+        handle: data.handle.clone().unwrap_or_default(),
+        driver: data.driver.clone(),
+    };
+    point.spec.data.iter().map(copy).collect()
 }
 
 fn recorded_pin(value: &PinValue) -> RecordedPin {
@@ -235,10 +275,15 @@ fn data(volume: &VolumeRecord) -> Result<RestorePointData, String> {
         handle: Some(volume.handle.clone()),
         size: Some(volume.size.to_string()),
         cut_at: volume.cut_at,
+        reclaim_policy: volume.reclaim_policy.map(|policy| match policy {
+            ReclaimPolicy::Retain => RecordedReclaimPolicy::Retain,
+            ReclaimPolicy::Delete => RecordedReclaimPolicy::Delete,
+        }),
     })
 }
 
-fn record(app: &AppRef, point: &RestorePoint) -> Result<RestorePointRecord, Error> {
+/// The record that a restore point was saved from.
+pub fn record(app: &AppRef, point: &RestorePoint) -> Result<RestorePointRecord, Error> {
     let name = point.name_any();
     let unusable = |why: &str| Error::RestorePoint { name: name.clone(), why: why.into() };
     let spec = &point.spec;
@@ -264,6 +309,10 @@ fn record(app: &AppRef, point: &RestorePoint) -> Result<RestorePointRecord, Erro
                 source,
             })?,
             cut_at: data.cut_at,
+            reclaim_policy: data.reclaim_policy.map(|policy| match policy {
+                RecordedReclaimPolicy::Retain => ReclaimPolicy::Retain,
+                RecordedReclaimPolicy::Delete => ReclaimPolicy::Delete,
+            }),
         })
     });
     Ok(RestorePointRecord {
@@ -273,6 +322,11 @@ fn record(app: &AppRef, point: &RestorePoint) -> Result<RestorePointRecord, Erro
         taken_at: spec.taken_at.ok_or_else(|| unusable("it does not say when it was taken"))?,
         stopped: spec.consistency == Consistency::Stopped,
         pins: spec.pins.iter().map(pin_value).collect(),
+        commits: spec
+            .commits
+            .iter()
+            .map(|commit| HeadCommit { repository: commit.repository.clone(), sha: commit.sha.clone() })
+            .collect(),
         volumes: volumes.collect::<Result<_, Error>>()?,
         void: spec.void.clone(),
     })
@@ -294,7 +348,7 @@ impl RestorePoints for RestorePointStore {
         Ok(self.make_void(app, name, reason).await?)
     }
 
-    async fn replaced(&self, app: &AppRef, name: &str, volumes: &[String]) -> Result<(), Failure> {
+    async fn replaced(&self, app: &AppRef, name: &str, volumes: &[ports::ReplacedVolume]) -> Result<(), Failure> {
         Ok(self.note_replaced(app, name, volumes).await?)
     }
 }
@@ -341,7 +395,9 @@ mod tests {
                 handle: "sh".into(),
                 size: (1 << 30) + 1,
                 cut_at: Some("2026-11-20T14:29:58.123456789Z".parse().unwrap()),
+                reclaim_policy: Some(ReclaimPolicy::Delete),
             }],
+            commits: vec![HeadCommit { repository: "apps".into(), sha: "0a".repeat(20) }],
             void: String::new(),
         }
     }

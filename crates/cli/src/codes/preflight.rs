@@ -235,11 +235,6 @@ pub(super) const CODES: &[Row] = &[
         "Write it into spec.values.",
     ),
     (
-        "verify-restore-unsupported",
-        "The app asks for snapshots to be restored aside before the commit, which this version of Windlass cannot do.",
-        "Use snapshots.verify: Binding.",
-    ),
-    (
         "version-blocked",
         "The version was rolled back before.",
         "Once the reason is gone: `windlass unblock APP --component C --version V`.",

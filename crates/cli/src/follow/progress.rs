@@ -107,13 +107,15 @@ impl Progress {
         if !std::mem::replace(&mut self.accepted, true) {
             changes.push(Change::Accepted { steps: record.plan.steps.len() });
         }
-        if let Course::Back(cause) = &journal.course
+        let turns_back = match &journal.course {
+            Course::Forward => None,
+            Course::Back(Cause::Cancelled) => Some("cancelled".into()),
+            Course::Back(Cause::StepFailed { failure, .. }) => Some(failure.to_string()),
+            Course::LetGo { why } => Some(why.clone()),
+        };
+        if let Some(why) = turns_back
             && !std::mem::replace(&mut self.turned_back, true)
         {
-            let why = match cause {
-                Cause::Cancelled => "cancelled".into(),
-                Cause::StepFailed { failure, .. } => failure.to_string(),
-            };
             changes.push(Change::TurnsBack { why });
         }
         for entry in &journal.entries {

@@ -44,6 +44,9 @@ impl<K: Request> Turn<'_, K> {
                 (Cause::StepFailed { .. }, true) => (Outcome::Undone, message),
                 (_, false) => (Outcome::Failed, message),
             },
+            engine::Outcome::LetGo { .. } => (Outcome::Failed, message),
+            // Nobody could take over where nothing can be made any more.
+            engine::Outcome::Failed { .. } if self.let_go.is_some() => (Outcome::Failed, message),
             engine::Outcome::Failed { .. } => self.after_failure(&plan, &journal, outcome, &message).await?,
         };
         self.finish(verdict, &message).await

@@ -7,7 +7,7 @@ use super::facts::AppFacts;
 use super::{AppStep, AutoRollback, HealthPolicy};
 use crate::engine::Step;
 use crate::ports::{
-    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, ObjectRef, PinValue, Repository,
+    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, Repository,
     RestorePointRecord, WorkloadFacts, WorkloadKind,
 };
 
@@ -81,6 +81,9 @@ pub struct AppInputs {
     pub claims: Vec<ClaimFacts>,
     /// Whether the app is stopped.
     pub stopped: bool,
+    /// The heads that `from` was read at.
+    #[serde(default)]
+    pub heads: Vec<HeadCommit>,
     /// Name of the restore point: to be made by an upgrade, to be used by a rollback; empty without data.
     pub restore_point: String,
     /// What a rollback restores; `None` when it keeps the data, and for upgrades.
@@ -245,6 +248,12 @@ pub(super) fn claims_as_found(facts: &AppFacts, inherited: &[AppInputs]) -> Vec<
     claims
 }
 
+/// The heads of the repositories, as they were read together with the pins.
+pub(super) fn heads(facts: &AppFacts) -> Vec<HeadCommit> {
+    let heads = facts.repositories.iter();
+    heads.map(|one| HeadCommit { repository: one.repository.name.clone(), sha: one.head.clone() }).collect()
+}
+
 /// A step's id, from its verb and what it is about.
 pub(super) fn id(verb: &str, about: &ObjectRef) -> String {
     format!("{verb}/{}/{}/{}", about.kind.to_lowercase(), about.namespace, about.name)
@@ -265,6 +274,7 @@ pub(super) fn suspend_steps(inputs: &AppInputs) -> Vec<Step> {
             )
             .undone_by(format!("resume {}", root.object))
             .holding(format!("{} suspended", root.object))
+            .outside()
         })
         .collect()
 }

@@ -8,6 +8,8 @@ mod ask;
 mod build;
 pub mod facts;
 pub mod preflight;
+pub mod replaced;
+pub mod retention;
 pub mod rollback;
 mod runner;
 mod step;

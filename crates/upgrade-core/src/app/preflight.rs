@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{AppFacts, same_repository};
-use super::{AppSpec, RollbackAsk, UpgradeAsk, rollback, upgrade};
+use super::{AppSpec, RollbackAsk, UpgradeAsk, retention, rollback, upgrade};
 use crate::ports::{DeliveryObject, PinFacts, Readiness};
 use crate::version::{Range, Version, is_downgrade};
 
@@ -72,10 +72,6 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
         }
         verdict.warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.object)));
         parent_is_ready(&mut verdict, object);
-    }
-    if ask.app.snapshots.verify_restore {
-        let message = "spec.snapshots.verify is Restore, and snapshots cannot be restored aside before the commit yet";
-        verdict.refuse("verify-restore-unsupported", message, "use verify: Binding");
     }
     ships_along(&mut verdict, facts);
     if facts.claims.is_empty() {
@@ -369,26 +365,8 @@ fn restorable(verdict: &mut Verdict, ask: &RollbackAsk, facts: &AppFacts) {
     for volume in &point.volumes {
         let claim = &volume.claim;
         let state = facts.restorable.iter().find(|(name, _)| name == claim).and_then(|(_, state)| state.as_ref());
-        match state {
-            None => {
-                let message = format!("snapshot {} of claim {claim} is gone", volume.snapshot);
-                verdict.refuse("snapshot-gone", message, "choose another restore point: windlass snapshots");
-            }
-            Some(state) => {
-                let problem = if state.uid != volume.snapshot_uid {
-                    Some("it was replaced by another object of the same name".to_owned())
-                } else if let Some(mismatch) = &state.mismatch {
-                    Some(mismatch.clone())
-                } else if !state.ready {
-                    Some("it is not ready to use".to_owned())
-                } else {
-                    None
-                };
-                if let Some(problem) = problem {
-                    let message = format!("snapshot {} of claim {claim}: {problem}", volume.snapshot);
-                    verdict.refuse("snapshot-not-usable", message, "choose another restore point: windlass snapshots");
-                }
-            }
-        }
+        let Some(problem) = retention::problem(volume, state) else { continue };
+        let code = if state.is_none() { "snapshot-gone" } else { "snapshot-not-usable" };
+        verdict.refuse(code, problem, "choose another restore point: windlass snapshots");
     }
 }

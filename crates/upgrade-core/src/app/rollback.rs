@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::build::{
-    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, planned_workloads, roots, shared,
-    stop_steps, suspend_steps, verify_steps,
+    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, heads, planned_workloads, roots,
+    shared, stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
 use super::upgrade::{protect, unprotect};
@@ -28,6 +28,7 @@ pub fn versions_before(upgrade: &AppInputs, operation: &str, taken_at: Timestamp
         taken_at,
         stopped: false,
         pins: upgrade.from.clone(),
+        commits: upgrade.heads.clone(),
         volumes: Vec::new(),
         void: String::new(),
     }
@@ -56,6 +57,7 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
         claims: claims_as_found(facts, &ask.inherited),
         stopped: true,
+        heads: heads(facts),
         restore_point: point.name.clone(),
         restore: ask.restore_data.then(|| point.clone()),
         health: ask.app.health.clone(),
@@ -115,10 +117,15 @@ pub fn plan(ask: &RollbackAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
         );
         let step = AppStep::RetainAside { claim: claim.clone() };
         let title = format!("keep the restored volume of claim {claim} from being deleted with its helper claim");
-        steps.push(
-            Step::new(format!("restore/retain/{claim}"), title, step.to_value(), deadlines::WRITE)
-                .undone_by(format!("let the restored volume of claim {claim} be deleted with its helper claim")),
-        );
+        let retain = Step::new(format!("restore/retain/{claim}"), title, step.to_value(), deadlines::WRITE)
+            .undone_by(format!("let the restored volume of claim {claim} be deleted with its helper claim"));
+        // The hold of a claim that is there is that of its `protect`; one that is gone has none.
+        let is_there = inputs.claim(claim).is_some();
+        steps.push(if is_there {
+            retain
+        } else {
+            retain.holding(format!("restored volume of claim {claim} on Retain"))
+        });
     }
     steps.extend(stop_steps(&inputs, deadline));
     for volume in volumes {
@@ -166,7 +173,10 @@ pub fn plan(ask: &RollbackAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
         steps.push(Step::new("finish/replaced", title, AppStep::NoteReplaced.to_value(), deadlines::WRITE));
     }
     for claim in &inputs.claims {
-        steps.push(unprotect(&claim.name));
+        steps.push(unprotect(&claim.name).releasing(format!("protect/{}", claim.name)));
+    }
+    for claim in volumes.iter().map(|volume| &volume.claim).filter(|claim| inputs.claim(claim).is_none()) {
+        steps.push(unprotect(claim).releasing(format!("restore/retain/{claim}")));
     }
     let title = "record the versions the app runs now";
     steps.push(Step::new("finish/record", title, AppStep::RecordCurrent.to_value(), deadlines::WRITE));

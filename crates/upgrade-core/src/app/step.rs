@@ -41,6 +41,16 @@ pub enum AppStep {
         /// The claim.
         claim: String,
     },
+    /// Restore a snapshot into a volume of its own, to prove that it can be. Undone by deleting that copy.
+    TryRestore {
+        /// The claim.
+        claim: String,
+    },
+    /// Delete that copy again.
+    DropTrial {
+        /// The claim.
+        claim: String,
+    },
     /// Write the restore point. Undone by voiding it.
     SaveRestorePoint,
     /// Write the stage of the operation on a suspended object.

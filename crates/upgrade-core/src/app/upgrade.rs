@@ -1,12 +1,14 @@
 //! The plan of an upgrade.
 
+use jiff::SignedDuration;
+
 use super::build::{
-    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, planned_workloads,
-    roots, shared, stop_steps, suspend_steps, verify_steps,
+    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, heads,
+    planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
 use super::{AppStep, Consistency, UpgradeAsk};
-use crate::engine::{Plan, PlanError, Step};
+use crate::engine::{Plan, PlanError, Step, Stretch};
 use crate::ports::PinValue;
 
 /// Name of the workflow in plans.
@@ -37,6 +39,7 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
         claims: found,
         stopped,
+        heads: heads(facts),
         restore_point,
         restore: None,
         health: ask.app.health.clone(),
@@ -79,10 +82,12 @@ fn message(ask: &UpgradeAsk, from: &[PinValue], to: &[PinValue]) -> String {
 pub fn plan(ask: &UpgradeAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
     let inputs = inputs(ask, facts);
     let deadline = ask.app.snapshots.deadline;
+    let restores = ask.app.snapshots.verify_restore;
     let mut steps = suspend_steps(&inputs);
     for claim in &inputs.claims {
         steps.push(protect(&claim.name, &claim.volume));
     }
+    let before = steps.len();
     steps.extend(stop_steps(&inputs, deadline));
     for claim in &inputs.claims {
         let name = &claim.name;
@@ -108,6 +113,9 @@ pub fn plan(ask: &UpgradeAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
             Step::new(format!("snapshot/retain/{name}"), title, step.to_value(), deadlines::WRITE)
                 .undone_by(format!("let the snapshot of claim {name} be deleted with its object")),
         );
+        if restores {
+            steps.extend(trial(name, deadline));
+        }
     }
     if !inputs.restore_point.is_empty() {
         let title = format!("write restore point {}", inputs.restore_point);
@@ -116,17 +124,41 @@ pub fn plan(ask: &UpgradeAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
                 .undone_by(format!("void restore point {}", inputs.restore_point)),
         );
     }
+    let copying = steps.get(before..).unwrap_or_default();
+    let stretch = copying.first().zip(copying.last()).map(|(first, last)| Stretch {
+        title: if inputs.stopped { "stop and copy the app".into() } else { "copy the app".into() },
+        from: first.id.clone(),
+        to: last.id.clone(),
+        deadline,
+    });
     steps.extend(commit_and_release_steps(&inputs, true));
     steps.extend(verify_steps(&inputs));
     for claim in &inputs.claims {
-        steps.push(unprotect(&claim.name));
+        steps.push(unprotect(&claim.name).releasing(format!("protect/{}", claim.name)));
     }
     let title = "record the versions the app runs now";
     steps.push(Step::new("finish/record", title, AppStep::RecordCurrent.to_value(), deadlines::WRITE));
-    let plan = Plan::new(WORKFLOW, &ask.operation, serde_json::to_value(&inputs).unwrap_or_default(), steps)?;
-    // Its rollback has three more steps a claim and a few of its own: an upgrade that could not be rolled back is refused now.
-    plan.leaves_room_for(3 * inputs.claims.len() + 4)?;
+    let mut plan = Plan::new(WORKFLOW, &ask.operation, serde_json::to_value(&inputs).unwrap_or_default(), steps)?;
+    if let Some(stretch) = stretch {
+        plan = plan.bounded_by(stretch)?;
+    }
+    // Its rollback has more steps a claim and a few of its own: an upgrade that could not be rolled back is refused now.
+    let more = if restores { 1 } else { 3 };
+    plan.leaves_room_for(more * inputs.claims.len() + 4)?;
     Ok(plan)
+}
+
+/// Restores a snapshot aside and gives the copy up again: what binds is proven restorable, whatever the driver says.
+fn trial(claim: &str, deadline: SignedDuration) -> [Step; 2] {
+    let step = AppStep::TryRestore { claim: claim.to_owned() };
+    let title = format!("restore the snapshot of claim {claim} into a volume of its own, to see that it can be");
+    let made = Step::new(format!("snapshot/restore/{claim}"), title, step.to_value(), deadline)
+        .undone_by(format!("delete the trial copy of claim {claim}"))
+        .holding(format!("trial copy of claim {claim}"));
+    let step = AppStep::DropTrial { claim: claim.to_owned() };
+    let title = format!("delete the trial copy of claim {claim} again");
+    let dropped = Step::new(format!("snapshot/discard/{claim}"), title, step.to_value(), deadline);
+    [made.clone(), dropped.releasing(made.id)]
 }
 
 /// Arms a claim's volume for the time of the operation.
@@ -143,5 +175,4 @@ pub(super) fn unprotect(claim: &str) -> Step {
     let step = AppStep::Unprotect { claim: claim.to_owned() };
     let title = format!("put the reclaim policy of claim {claim}'s volume back");
     Step::new(format!("finish/unprotect/{claim}"), title, step.to_value(), deadlines::WRITE)
-        .releasing(format!("protect/{claim}"))
 }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::journal::{Cause, Course, Entry, Journal, MAX_ERROR, MAX_EVIDENCE, Outcome, StepState};
-use super::plan::{Direction, Plan, Step};
+use super::plan::{Direction, Plan, Step, Stretch};
 use crate::Failure;
 
 /// Whether the operation may still have effects.
@@ -21,6 +21,8 @@ pub enum GuardState {
 pub struct Facts {
     /// Whether somebody asked to cancel.
     pub cancel: bool,
+    /// What the operation is about is going away, and why nothing can be put right there any more.
+    pub let_go: Option<String>,
     /// Leadership, locks.
     pub guard: GuardState,
 }
@@ -49,6 +51,8 @@ pub enum Decision {
     },
     /// Write into the journal that the operation goes back from here.
     TurnBack(Cause),
+    /// Write into the journal that only what is held outside is put back from here, and why.
+    LetGo(String),
     /// Write into the journal that the operation has ended.
     Close(Outcome),
     /// It has ended, and nothing of it is left to be tried again.
@@ -100,15 +104,17 @@ const HEAL_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
 /// Says what comes next. Total: there is an answer for every journal, also for one no engine would have written.
 pub fn decide(plan: &Plan, journal: &Journal, facts: &Facts, now: Timestamp) -> Decision {
-    let next = match (&journal.outcome, &journal.course) {
-        (Some(outcome), _) => heal(plan, journal, outcome, now),
-        (None, Course::Forward) => forward(plan, journal, facts, now),
-        (None, Course::Back(cause)) => back(plan, journal, cause, now),
+    let next = match (&journal.outcome, &journal.course, &facts.let_go) {
+        (_, Course::Forward | Course::Back(_), Some(why)) => Decision::LetGo(why.clone()),
+        (Some(outcome), ..) => heal(plan, journal, outcome, now),
+        (None, Course::Forward, None) => forward(plan, journal, facts, now),
+        (None, Course::Back(cause), None) => back(plan, journal, cause, now),
+        (None, Course::LetGo { why }, _) => let_go(plan, journal, why, now),
     };
     match (&facts.guard, next) {
-        (GuardState::Lost(what), Decision::Begin { .. } | Decision::Observe { .. }) => Decision::Halt(what.clone()),
-        (GuardState::Lost(what), Decision::TurnBack(_) | Decision::Close(_)) => Decision::Halt(what.clone()),
-        (_, next) => next,
+        (GuardState::Held, next) => next,
+        (GuardState::Lost(_), next @ (Decision::Wait { .. } | Decision::Rest(_) | Decision::Halt(_))) => next,
+        (GuardState::Lost(what), _) => Decision::Halt(what.clone()),
     }
 }
 
@@ -117,25 +123,40 @@ fn forward(plan: &Plan, journal: &Journal, facts: &Facts, now: Timestamp) -> Dec
     if facts.cancel && !irrevocable {
         return Decision::TurnBack(Cause::Cancelled);
     }
-    for (at, step) in plan.steps.iter().enumerate() {
-        match journal.entry(&step.id) {
-            None => return Decision::Begin { step: at, direction: Direction::Do },
-            Some(entry) => match entry.state {
-                StepState::Done => {}
-                StepState::Doing => return continue_step(at, entry, Direction::Do, now),
-                StepState::Failed | StepState::Undoing | StepState::Undone | StepState::Leftover => {
-                    let failure = entry.error.clone().unwrap_or_else(unexplained);
-                    let step = step.id.clone();
-                    return if irrevocable {
-                        Decision::Close(Outcome::Failed { step, failure })
-                    } else {
-                        Decision::TurnBack(Cause::StepFailed { step, failure })
-                    };
-                }
-            },
+    let failed = |step: &Step, failure: Failure| {
+        let step = step.id.clone();
+        if irrevocable {
+            Decision::Close(Outcome::Failed { step, failure })
+        } else {
+            Decision::TurnBack(Cause::StepFailed { step, failure })
         }
+    };
+    for (at, step) in plan.steps.iter().enumerate() {
+        let entry = journal.entry(&step.id);
+        let next = match entry.map(|entry| (entry, entry.state)) {
+            None => Decision::Begin { step: at, direction: Direction::Do },
+            Some((_, StepState::Done)) => continue,
+            Some((entry, StepState::Doing)) => continue_step(at, entry, Direction::Do, now),
+            Some((entry, _)) => return failed(step, entry.error.clone().unwrap_or_else(unexplained)),
+        };
+        return match (bound(plan, journal, at), next) {
+            (Some((stretch, end)), _) if end <= now => failed(step, out_of_time(stretch, step, entry)),
+            (Some((_, end)), Decision::Wait { until }) => Decision::Wait { until: until.min(end) },
+            (_, next) => next,
+        };
     }
     Decision::Close(Outcome::Succeeded)
+}
+
+/// The shared deadline that ends first of those that a step is under, and when that is.
+fn bound<'a>(plan: &'a Plan, journal: &Journal, at: usize) -> Option<(&'a Stretch, Timestamp)> {
+    let position = |id: &str| plan.step(id).map(|(at, _)| at);
+    plan.stretches
+        .iter()
+        .filter(|stretch| position(&stretch.from).is_some_and(|from| from <= at))
+        .filter(|stretch| position(&stretch.to).is_some_and(|to| at <= to))
+        .filter_map(|stretch| Some((stretch, later(journal.entry(&stretch.from)?.started_at, stretch.deadline)?)))
+        .min_by_key(|(_, end)| *end)
 }
 
 fn back(plan: &Plan, journal: &Journal, cause: &Cause, now: Timestamp) -> Decision {
@@ -152,15 +173,43 @@ fn back(plan: &Plan, journal: &Journal, cause: &Cause, now: Timestamp) -> Decisi
     Decision::Close(Outcome::Undone(cause.clone()))
 }
 
-/// After the end only leftovers are touched, newest first, each when it is due.
+/// Newest first, what is held outside is put back; the rest goes away by itself, or is listed.
+fn let_go(plan: &Plan, journal: &Journal, why: &str, now: Timestamp) -> Decision {
+    for (at, step) in plan.steps.iter().enumerate().rev() {
+        let Some(entry) = journal.entry(&step.id).filter(|_| is_held_outside(plan, journal, step)) else { continue };
+        match entry.state {
+            StepState::Undone | StepState::Leftover => {}
+            StepState::Undoing => return continue_step(at, entry, Direction::Undo, now),
+            StepState::Doing | StepState::Done | StepState::Failed => {
+                return Decision::Begin { step: at, direction: Direction::Undo };
+            }
+        }
+    }
+    Decision::Close(Outcome::LetGo { why: why.to_owned() })
+}
+
+fn is_held_outside(plan: &Plan, journal: &Journal, step: &Step) -> bool {
+    let begun = journal.entry(&step.id).is_some_and(|entry| entry.begun);
+    begun && step.outside && step.undo.is_some() && !journal.is_released(plan, step)
+}
+
+/// After the end only leftovers are touched, newest first, each when it is due; and what is held outside, once all is let go.
 fn heal(plan: &Plan, journal: &Journal, outcome: &Outcome, now: Timestamp) -> Decision {
     let mut soonest: Option<Timestamp> = None;
+    let lets_go = journal.let_go().is_some();
     for (at, step) in plan.steps.iter().enumerate().rev() {
         let Some(entry) = journal.entry(&step.id).filter(|entry| entry.begun && step.undo.is_some()) else { continue };
+        let outside = is_held_outside(plan, journal, step);
+        if lets_go && !outside {
+            continue;
+        }
         let next = match entry.state {
             StepState::Undoing => continue_step(at, entry, Direction::Undo, now),
             StepState::Leftover if is_due(entry, now) => Decision::Begin { step: at, direction: Direction::Undo },
             StepState::Leftover => Decision::Wait { until: entry.look_again.unwrap_or(now) },
+            StepState::Doing | StepState::Done | StepState::Failed if lets_go => {
+                Decision::Begin { step: at, direction: Direction::Undo }
+            }
             StepState::Doing | StepState::Done | StepState::Failed | StepState::Undone => continue,
         };
         match next {
@@ -261,6 +310,18 @@ fn overdue(step: &Step, direction: Direction, limit: SignedDuration, entry: &Ent
     let message = format!("could not {title} within {limit}: still waiting for {waiting_for}{last}");
     Failure::permanent("deadline-exceeded", message)
         .with_hint(entry.error.as_ref().map(|error| error.hint.clone()).unwrap_or_default())
+}
+
+/// The failure of a step that was not done when the time it shares with others was over.
+fn out_of_time(stretch: &Stretch, step: &Step, entry: Option<&Entry>) -> Failure {
+    let waiting_for = entry.map(|entry| entry.waiting_for.as_str()).filter(|text| !text.is_empty());
+    let doing = waiting_for.map_or_else(|| format!("about to {}", step.title), |text| format!("waiting for {text}"));
+    let error = entry.and_then(|entry| entry.error.as_ref());
+    let last = error.map(|error| format!("; last error: {}", error.message)).unwrap_or_default();
+    let (title, limit) = (&stretch.title, crate::duration::format(stretch.deadline));
+    Failure::permanent("deadline-exceeded", format!("could not {title} within {limit}: still {doing}{last}"))
+        .with_hint(error.map(|error| error.hint.clone()).unwrap_or_default())
+        .bounded(MAX_ERROR)
 }
 
 fn oversized(evidence: &Value) -> Option<Failure> {

@@ -93,6 +93,12 @@ pub enum Course {
     Forward,
     /// Back to where it started. One-way.
     Back(Cause),
+    /// What the operation is about is going away: only what it holds outside of that is put back. One-way, from any other
+    /// course, also after the point of no return and after the end.
+    LetGo {
+        /// What is going away.
+        why: String,
+    },
 }
 
 /// How an operation ended.
@@ -109,6 +115,11 @@ pub enum Outcome {
         step: String,
         /// Its failure.
         failure: Failure,
+    },
+    /// What it was about went away; what it held outside of that was put back.
+    LetGo {
+        /// What went away.
+        why: String,
     },
 }
 
@@ -185,18 +196,32 @@ impl Journal {
 
     fn leftover(&self, plan: &Plan, step: &Step) -> Option<Leftover> {
         let entry = self.entry(&step.id).filter(|entry| entry.begun && entry.state != StepState::Undone)?;
-        let healing = self.outcome.is_some() && matches!(entry.state, StepState::Leftover | StepState::Undoing);
-        let what = step.holds.clone().or_else(|| healing.then(|| step.title.clone()))?;
-        let released = plan.steps.iter().any(|later| later.releases.contains(&step.id) && self.is_done(&later.id));
-        if released {
+        let tried = matches!(entry.state, StepState::Leftover | StepState::Undoing);
+        let healing = self.outcome.is_some() && tried && (step.outside || self.let_go().is_none());
+        let what = step.holds.clone().or_else(|| (tried && self.outcome.is_some()).then(|| step.title.clone()))?;
+        if self.is_released(plan, step) {
             return None;
         }
-        let why = match &entry.error {
-            Some(error) if entry.state != StepState::Done => error.message.clone(),
+        let why = match (&entry.error, self.let_go()) {
+            (_, Some(why)) if !healing => why.to_owned(),
+            (Some(error), _) if entry.state != StepState::Done => error.message.clone(),
             _ if !entry.waiting_for.is_empty() => format!("waiting for {}", entry.waiting_for),
             _ => "nothing has undone it yet".into(),
         };
         Some(Leftover { step: step.id.clone(), what, why, retried: healing })
+    }
+
+    /// What is going away, if the operation was let go for that.
+    pub fn let_go(&self) -> Option<&str> {
+        match &self.course {
+            Course::LetGo { why } => Some(why),
+            Course::Forward | Course::Back(_) => None,
+        }
+    }
+
+    /// Whether a later step has ended what this one holds.
+    pub(super) fn is_released(&self, plan: &Plan, step: &Step) -> bool {
+        plan.steps.iter().any(|later| later.releases.contains(&step.id) && self.is_done(&later.id))
     }
 
     fn is_done(&self, step: &str) -> bool {

@@ -13,6 +13,8 @@
 //!   operation only goes forward and ends as succeeded or failed.
 //! - An undo that cannot be done in time becomes a *leftover*: it is listed, the operation ends, and the undo is tried again
 //!   until it succeeds or somebody takes over.
+//! - Steps may share a deadline, counted from the first attempt at the first of them.
+//! - When what an operation is about goes away it is let go, at any time: only what it holds outside of that is put back.
 //! - A lost guard stops every further effect.
 
 mod decide;
@@ -26,5 +28,5 @@ mod tests;
 pub use decide::{Decision, Facts, GuardState, Observation, decide, settle};
 pub use journal::{Cause, Course, Entry, Journal, Leftover, Outcome, StepState};
 pub use memory::MemoryStore;
-pub use plan::{Direction, Plan, PlanError, Step};
-pub use shell::{Effect, Engine, EngineError, Guard, StepContext, StepRunner, Tick};
+pub use plan::{Direction, Plan, PlanError, Step, Stretch};
+pub use shell::{Effect, Engine, EngineError, Guard, Signals, StepContext, StepRunner, Tick};

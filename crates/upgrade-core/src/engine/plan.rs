@@ -46,6 +46,9 @@ pub struct Step {
     /// Ids of earlier steps whose hold ends when this step is done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<String>,
+    /// Whether what it holds lies outside of what the operation is about, so that it is undone also when all the rest is let go.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
 }
 
 impl Step {
@@ -61,6 +64,7 @@ impl Step {
             point_of_no_return: false,
             holds: None,
             releases: Vec::new(),
+            outside: false,
         }
     }
 
@@ -91,6 +95,28 @@ impl Step {
         self.point_of_no_return = true;
         self
     }
+
+    /// Has it undone also when all the rest is let go.
+    #[must_use]
+    pub fn outside(mut self) -> Self {
+        self.outside = true;
+        self
+    }
+}
+
+/// Neighbouring steps that share one deadline, besides each its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stretch {
+    /// What they do together, for people: `stop and copy the app`.
+    pub title: String,
+    /// Id of the first step. The time counts from its first attempt.
+    pub from: String,
+    /// Id of the last step.
+    pub to: String,
+    /// How long all of them may take together. A step that is not done by then has failed.
+    #[serde(with = "crate::duration")]
+    pub deadline: SignedDuration,
 }
 
 fn undo_deadline() -> SignedDuration {
@@ -118,6 +144,9 @@ pub struct Plan {
     pub inputs: Value,
     /// The steps.
     pub steps: Vec<Step>,
+    /// Deadlines that several steps share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stretches: Vec<Stretch>,
     /// SHA-256, in hex, over everything above.
     pub hash: String,
 }
@@ -135,6 +164,14 @@ pub enum PlanError {
         step: String,
         /// What it claims to release.
         released: String,
+    },
+    /// A shared deadline names steps that are not there, or in the wrong order.
+    #[error("the plan has no stretch of steps from {from:?} to {to:?}")]
+    UnknownStretch {
+        /// The first step.
+        from: String,
+        /// The last.
+        to: String,
     },
     /// There is nothing to do.
     #[error("the plan has no steps")]
@@ -165,7 +202,9 @@ pub enum PlanError {
 impl Coded for PlanError {
     fn code(&self) -> &'static str {
         match self {
-            Self::DuplicateStep(_) | Self::UnknownRelease { .. } | Self::Empty => "plan-malformed",
+            Self::DuplicateStep(_) | Self::UnknownRelease { .. } | Self::UnknownStretch { .. } | Self::Empty => {
+                "plan-malformed"
+            }
             Self::TooLarge { .. } => "plan-too-large",
             Self::UnknownVersion { .. } => "plan-version-unknown",
             Self::Altered => "plan-altered",
@@ -203,12 +242,24 @@ impl Plan {
             operation: operation.into(),
             inputs,
             steps,
+            stretches: Vec::new(),
             hash: String::new(),
         };
-        plan.check_shape()?;
-        plan.hash = plan.content_hash();
-        plan.leaves_room_for(0)?;
+        plan.seal()?;
         Ok(plan)
+    }
+
+    /// The plan with one more deadline that several steps share, or a refusal as by [`Plan::new`].
+    pub fn bounded_by(mut self, stretch: Stretch) -> Result<Self, PlanError> {
+        self.stretches.push(stretch);
+        self.seal()?;
+        Ok(self)
+    }
+
+    fn seal(&mut self) -> Result<(), PlanError> {
+        self.check_shape()?;
+        self.hash = self.content_hash();
+        self.leaves_room_for(0)
     }
 
     /// Refuses when a plan like this one with so many more steps could not be stored with its journal: for workflows that
@@ -250,6 +301,13 @@ impl Plan {
             }
             if !seen.insert(step.id.as_str()) {
                 return Err(PlanError::DuplicateStep(step.id.clone()));
+            }
+        }
+        for stretch in &self.stretches {
+            let (from, to) = (self.step(&stretch.from), self.step(&stretch.to));
+            if from.zip(to).is_none_or(|((from, _), (to, _))| from > to) {
+                let (from, to) = (stretch.from.clone(), stretch.to.clone());
+                return Err(PlanError::UnknownStretch { from, to });
             }
         }
         Ok(())

@@ -81,6 +81,15 @@ pub trait Guard: Send + Sync {
     fn state(&self) -> GuardState;
 }
 
+/// What has been asked of a running operation from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Signals {
+    /// To go back, if that is still possible.
+    pub cancel: bool,
+    /// To let go, because what the operation is about is going away; and what that is, for people.
+    pub let_go: Option<String>,
+}
+
 /// What one tick did.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tick {
@@ -153,7 +162,7 @@ impl Engine<'_> {
     ///
     /// Cancellation: may be dropped at any await point, as a crash may happen at any; the next tick, in this process or
     /// another, continues from the journal.
-    pub async fn tick(&self, operation: &str, cancel: bool) -> Result<Tick, EngineError> {
+    pub async fn tick(&self, operation: &str, signals: Signals) -> Result<Tick, EngineError> {
         let stored = self.store.load(operation).await.map_err(EngineError::Store)?;
         let Stored { plan, mut journal, revision } = stored.ok_or_else(|| EngineError::NoPlan(operation.to_owned()))?;
         plan.verify()?;
@@ -163,7 +172,7 @@ impl Engine<'_> {
         if !self.runner.workflows().contains(&plan.workflow.as_str()) {
             return Err(PlanError::UnknownWorkflow { found: plan.workflow }.into());
         }
-        let facts = Facts { cancel, guard: self.guard.state() };
+        let facts = Facts { cancel: signals.cancel, let_go: signals.let_go, guard: self.guard.state() };
         let now = self.clock.now();
         match decide(&plan, &journal, &facts, now) {
             Decision::Begin { step, direction } => self.begin(&plan, journal, revision, step, direction, now).await,
@@ -181,6 +190,11 @@ impl Engine<'_> {
                 self.save(&plan, &journal, revision).await?;
                 Ok(Tick::Progressed)
             }
+            Decision::LetGo(why) => {
+                journal.course = Course::LetGo { why };
+                self.save(&plan, &journal, revision).await?;
+                Ok(Tick::Progressed)
+            }
             Decision::Close(outcome) => {
                 journal.outcome = Some(outcome);
                 journal.finished_at = Some(now);
@@ -193,7 +207,7 @@ impl Engine<'_> {
     /// Ticks until the operation has ended, leftovers or not. For embedders and the command line; an operator ticks itself.
     pub async fn run(&self, operation: &str, cancel: &(dyn Fn() -> bool + Sync)) -> Result<Outcome, EngineError> {
         loop {
-            match self.tick(operation, cancel()).await? {
+            match self.tick(operation, Signals { cancel: cancel(), let_go: None }).await? {
                 Tick::Progressed => {}
                 Tick::Wait(until) => self.clock.sleep(until.duration_since(self.clock.now())).await,
                 Tick::Ended(outcome, _) => return Ok(outcome),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AppRef, PinValue};
+use super::{AppRef, PinValue, ReclaimPolicy};
 use crate::Failure;
 
 /// The operation that works on an app.
@@ -64,6 +64,34 @@ pub struct VolumeRecord {
     pub size: i64,
     /// When it was cut.
     pub cut_at: Option<Timestamp>,
+    /// Reclaim policy of the volume before any operation armed it; `None` when it was not recorded.
+    pub reclaim_policy: Option<ReclaimPolicy>,
+}
+
+/// The head of one repository when a restore point was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeadCommit {
+    /// Name of the repository.
+    pub repository: String,
+    /// The commit.
+    pub sha: String,
+}
+
+/// A volume that a restore put out of use, with everything that tells it apart from any other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacedVolume {
+    /// The volume.
+    pub volume: String,
+    /// Its UID; empty when it was not recorded.
+    pub uid: String,
+    /// The driver's handle of it; empty when it was not recorded.
+    pub handle: String,
+    /// The claim that it was bound to.
+    pub claim: String,
+    /// UID of that claim; empty when it was not recorded.
+    pub claim_uid: String,
 }
 
 /// A set of snapshots of all of an app's volumes, with the versions they belong to.
@@ -82,6 +110,8 @@ pub struct RestorePointRecord {
     pub stopped: bool,
     /// The versions the data belongs to.
     pub pins: Vec<PinValue>,
+    /// The commits that held them, one per repository.
+    pub commits: Vec<HeadCommit>,
     /// The volumes.
     pub volumes: Vec<VolumeRecord>,
     /// Why it must not be used any more; empty while it may.
@@ -131,7 +161,7 @@ pub trait RestorePoints: Send + Sync {
     /// Marks it unusable, with the reason.
     async fn void(&self, app: &AppRef, name: &str, reason: &str) -> Result<(), Failure>;
     /// Notes the volumes that a restore replaced, to be kept for a while.
-    async fn replaced(&self, app: &AppRef, name: &str, volumes: &[String]) -> Result<(), Failure>;
+    async fn replaced(&self, app: &AppRef, name: &str, volumes: &[ReplacedVolume]) -> Result<(), Failure>;
 }
 
 /// Says what this process may not do.

@@ -7,18 +7,23 @@
 mod apps;
 mod clock;
 mod delivery;
+mod disposal;
 mod git;
 mod health;
 mod journal;
 mod snapshots;
 mod workloads;
 
-pub use apps::{ActiveOperation, AppStore, BlockedVersion, RestorePointRecord, RestorePoints, Rights, VolumeRecord};
+pub use apps::{
+    ActiveOperation, AppStore, BlockedVersion, HeadCommit, ReplacedVolume, RestorePointRecord, RestorePoints, Rights,
+    VolumeRecord,
+};
 pub use clock::Clock;
 pub use delivery::{
     Applied, Carrier, CarrierKind, Delivery, DeliveryFacts, DeliveryObject, DeliveryRole, Hold, Readiness, SourceFacts,
     Suspension, TemplateMatch,
 };
+pub use disposal::{CopyRecord, Disposal, Leaving};
 pub use git::{Ancestry, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, PinPart, PinValue, Repository};
 pub use health::{HealthChecker, HealthReport, HttpCheck};
 pub use journal::{JournalStore, Revision, SaveError, Stored};

@@ -52,26 +52,31 @@ impl Work<'_> {
         Ok(Observation::absent())
     }
 
-    /// The volume that the claim is bound to at the end, which after a restore is the restored one.
-    fn final_volume(&self, claim: &ClaimFacts) -> ProtectedVolume {
-        let step = format!("restore/aside/{}", claim.name);
-        match (self.seen(&step, "volume"), self.seen(&step, "volumeUid")) {
-            (Some(name), Some(uid)) => ProtectedVolume { name, uid },
-            _ => volume_of(claim),
+    /// The volume that a claim is on at the end, which after a restore is the restored one, and the policy it shall have there.
+    fn at_the_end(&self, claim: &str) -> Result<(ProtectedVolume, ReclaimPolicy), Failure> {
+        let step = format!("restore/aside/{claim}");
+        let restored = self.seen(&step, "volume").zip(self.seen(&step, "volumeUid"));
+        let restored = restored.map(|(name, uid)| ProtectedVolume { name, uid });
+        if let Some(found) = self.inputs.claim(claim) {
+            return Ok((restored.unwrap_or_else(|| volume_of(found)), found.reclaim_policy));
         }
+        // The claim was gone before: what its volume had when it was copied, else what its class has given the restored one.
+        let made_with = self.cx.journal.evidence(&step).get("policy").cloned().unwrap_or_default();
+        let recorded = self.volume_record(claim)?.reclaim_policy;
+        let policy = recorded.or_else(|| serde_json::from_value(made_with).ok()).unwrap_or(ReclaimPolicy::Retain);
+        Ok((restored.ok_or_else(|| super::not_planned("restored volume of claim", claim))?, policy))
     }
 
     pub(super) async fn unprotect(&self, claim: &str) -> Result<(), Failure> {
-        let claim = self.claim(claim)?;
-        self.ports.snapshots.set_policy(&self.final_volume(claim), claim.reclaim_policy).await
+        let (volume, policy) = self.at_the_end(claim)?;
+        self.ports.snapshots.set_policy(&volume, policy).await
     }
 
     pub(super) async fn is_unprotected(&self, claim: &str) -> Result<Observation, Failure> {
-        let claim = self.claim(claim)?;
-        let volume = self.final_volume(claim);
+        let (volume, policy) = self.at_the_end(claim)?;
         let state =
             self.ports.snapshots.volume(&volume.name).await?.ok_or_else(|| gone(format!("volume {}", volume.name)))?;
-        if state.reclaim_policy == claim.reclaim_policy {
+        if state.reclaim_policy == policy {
             return Ok(Observation::Done(json!({"volume": volume.name, "policy": state.reclaim_policy})));
         }
         if state.phase != "Bound" {
@@ -202,6 +207,7 @@ impl Work<'_> {
                 handle: self.must_have_seen(&step, "handle")?,
                 size: restore_size.max(claim.capacity),
                 cut_at: Some(cut_at),
+                reclaim_policy: Some(claim.reclaim_policy),
             });
         }
         let taken_at = volumes.iter().filter_map(|volume| volume.cut_at).min().unwrap_or(self.cx.now);
@@ -212,6 +218,7 @@ impl Work<'_> {
             taken_at,
             stopped: self.inputs.stopped,
             pins: self.inputs.from.clone(),
+            commits: self.inputs.heads.clone(),
             volumes,
             void: String::new(),
         };

@@ -94,7 +94,8 @@ impl Work<'_> {
         }
         let committed = self.inputs.repositories.iter().any(|one| self.begun(&format!("commit/push/{}", one.name)));
         let adopted = self.inputs.root(object).is_some_and(|root| root.adopted);
-        if committed || adopted {
+        // When the namespace goes, so does the data: there is none left that a version could be the wrong one for.
+        if (committed || adopted) && self.cx.journal.let_go().is_none() {
             let foreign = if adopted { &self.inputs.from } else { &self.inputs.to };
             if let Some(shows) = self.carrier_showing(foreign).await? {
                 return Ok(Observation::pending(

@@ -9,7 +9,7 @@ use super::{Work, gone, replaced};
 use crate::Failure;
 use crate::app::build::derived_name;
 use crate::engine::{Direction, Observation};
-use crate::ports::{Aside, ProtectedVolume, ReclaimPolicy};
+use crate::ports::{Aside, ClaimState, ProtectedVolume, ReclaimPolicy};
 
 impl Work<'_> {
     fn helper(&self, claim: &str) -> String {
@@ -54,6 +54,18 @@ impl Work<'_> {
                 Some(_) => Observation::absent(),
             });
         }
+        let record = self.volume_record(claim)?;
+        self.is_copied_aside(claim, found, &record.volume_handle).await
+    }
+
+    /// Whether the helper is bound to a copy, and not to the original itself.
+    async fn is_copied_aside(
+        &self,
+        claim: &str,
+        found: Option<ClaimState>,
+        original: &str,
+    ) -> Result<Observation, Failure> {
+        let helper = self.helper(claim);
         let Some(state) = found else { return Ok(Observation::absent()) };
         if state.operation.as_deref() != Some(self.cx.plan.operation.as_str()) {
             return Err(Failure::permanent("not-ours", format!("claim {helper} belongs to somebody else")));
@@ -62,16 +74,85 @@ impl Work<'_> {
             return Ok(Observation::pending(format!("claim {helper} to be bound"), 100));
         };
         let restored = self.ports.snapshots.volume(volume).await?.ok_or_else(|| gone(format!("volume {volume}")))?;
-        let record = self.volume_record(claim)?;
-        if restored.handle == record.volume_handle
-            || self.inputs.claim(claim).is_some_and(|old| old.handle == restored.handle)
-        {
-            let message = format!("volume {volume} is the original itself, not a copy of claim {claim}");
-            return Ok(Observation::Failed(Failure::permanent("restored-onto-original", message)));
-        }
+        self.is_a_copy(claim, volume, &restored.handle, original)?;
         Ok(Observation::Done(json!({
-            "helper": helper, "helperUid": state.uid, "volume": volume, "volumeUid": restored.uid, "handle": restored.handle,
+            "helper": helper, "helperUid": state.uid, "volume": volume, "volumeUid": restored.uid,
+            "handle": restored.handle, "policy": restored.reclaim_policy,
         })))
+    }
+
+    fn is_a_copy(&self, claim: &str, volume: &str, handle: &str, original: &str) -> Result<(), Failure> {
+        if handle == original || self.inputs.claim(claim).is_some_and(|old| old.handle == handle) {
+            let message = format!("volume {volume} is the original itself, not a copy of claim {claim}");
+            return Err(Failure::permanent("restored-onto-original", message));
+        }
+        Ok(())
+    }
+
+    /// Restores a snapshot that was just taken, to see that it can be.
+    pub(super) async fn try_restore(&self, claim: &str) -> Result<(), Failure> {
+        let found = self.claim(claim)?;
+        let proven = self.cx.journal.evidence(&format!("snapshot/verify/{claim}"));
+        let size = proven.get("size").and_then(Value::as_i64).unwrap_or(0);
+        let aside = Aside {
+            namespace: self.namespace().to_owned(),
+            helper: self.helper(claim),
+            snapshot: self.snapshot_name(claim),
+            claim: claim.to_owned(),
+            manifest: found.manifest.clone(),
+            size: size.max(found.capacity),
+            operation: self.cx.plan.operation.clone(),
+        };
+        self.ports.snapshots.restore_aside(&aside).await
+    }
+
+    pub(super) async fn is_tried(&self, claim: &str) -> Result<Observation, Failure> {
+        let found = self.ports.snapshots.claim(self.namespace(), &self.helper(claim)).await?;
+        self.is_copied_aside(claim, found, &self.claim(claim)?.handle).await
+    }
+
+    /// The next effect towards the end of a trial copy: its volume to Delete whatever its class says, then the helper.
+    pub(super) async fn drop_trial(&self, claim: &str) -> Result<(), Failure> {
+        let helper = self.helper(claim);
+        let snapshots = &self.ports.snapshots;
+        if let Some(state) = snapshots.claim(self.namespace(), &helper).await? {
+            if let Some(name) = state.volume.filter(|_| state.phase == "Bound")
+                && let Some(volume) = snapshots.volume(&name).await?
+                && volume.reclaim_policy != ReclaimPolicy::Delete
+            {
+                self.is_a_copy(claim, &name, &volume.handle, &self.claim(claim)?.handle)?;
+                return snapshots.set_policy(&ProtectedVolume { name, uid: volume.uid }, ReclaimPolicy::Delete).await;
+            }
+            return self.drop_helper(claim).await;
+        }
+        let step = format!("snapshot/restore/{claim}");
+        let (Some(name), Some(uid)) = (self.seen(&step, "volume"), self.seen(&step, "volumeUid")) else {
+            return Ok(());
+        };
+        let helper_uid = self.must_have_seen(&step, "helperUid")?;
+        snapshots.discard(&ProtectedVolume { name, uid }, self.namespace(), &helper, &helper_uid).await
+    }
+
+    /// The app is stopped meanwhile, so the bytes are not waited for: the cluster reclaims a volume that is on Delete.
+    pub(super) async fn is_trial_gone(&self, claim: &str) -> Result<Observation, Failure> {
+        let helper = self.helper(claim);
+        match self.ports.snapshots.claim(self.namespace(), &helper).await? {
+            Some(state) if state.deleting => {
+                return Ok(Observation::pending(format!("claim {helper} to be gone"), 100));
+            }
+            Some(_) => return Ok(Observation::absent()),
+            None => {}
+        }
+        let step = format!("snapshot/restore/{claim}");
+        let Some(name) = self.seen(&step, "volume") else { return Ok(Observation::Done(json!({"gone": true}))) };
+        let state = self.ports.snapshots.volume(&name).await?;
+        Ok(match state.filter(|state| self.seen(&step, "volumeUid").as_deref() == Some(state.uid.as_str())) {
+            None => Observation::Done(json!({"gone": true, "volume": name})),
+            Some(state) if state.reclaim_policy == ReclaimPolicy::Delete => {
+                Observation::Done(json!({"gone": false, "volume": name, "policy": state.reclaim_policy}))
+            }
+            Some(_) => Observation::absent(),
+        })
     }
 
     pub(super) async fn retain_aside(&self, claim: &str, direction: Direction) -> Result<(), Failure> {
@@ -116,10 +197,15 @@ impl Work<'_> {
 
     pub(super) async fn drop_helper(&self, claim: &str) -> Result<(), Failure> {
         let helper = self.helper(claim);
-        match self.ports.snapshots.claim(self.namespace(), &helper).await? {
-            Some(state) => self.ports.snapshots.drop_claim(self.namespace(), &helper, &state.uid).await,
-            None => Ok(()),
+        let Some(state) = self.ports.snapshots.claim(self.namespace(), &helper).await? else { return Ok(()) };
+        // A driver that gave the original out as its copy must not be asked to delete it.
+        if let Some(name) = &state.volume
+            && let Some(volume) = self.ports.snapshots.volume(name).await?
+        {
+            let record = self.volume_record(claim).map(|record| record.volume_handle.as_str()).unwrap_or_default();
+            self.is_a_copy(claim, name, &volume.handle, record)?;
         }
+        self.ports.snapshots.drop_claim(self.namespace(), &helper, &state.uid).await
     }
 
     pub(super) async fn is_aside_free(&self, claim: &str) -> Result<Observation, Failure> {

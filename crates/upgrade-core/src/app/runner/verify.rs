@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Work;
 use crate::Failure;
 use crate::engine::Observation;
-use crate::ports::{Applied, BlockedVersion, HealthReport};
+use crate::ports::{Applied, BlockedVersion, ClaimFacts, HealthReport, ReplacedVolume};
 
 impl Work<'_> {
     /// The whole predicate. That a pod of the target was ever ready is noted at once and never forgotten: from then on it may
@@ -115,7 +115,21 @@ impl Work<'_> {
     }
 
     pub(super) async fn note_replaced(&self) -> Result<(), Failure> {
-        let replaced: Vec<String> = self.inputs.claims.iter().map(|claim| claim.volume.clone()).collect();
+        let restored = self.inputs.restore.as_ref().map(|point| point.volumes.as_slice()).unwrap_or_default();
+        let is_restored = |claim: &&ClaimFacts| restored.iter().any(|volume| volume.claim == claim.name);
+        let replaced: Vec<ReplacedVolume> = self
+            .inputs
+            .claims
+            .iter()
+            .filter(is_restored)
+            .map(|claim| ReplacedVolume {
+                volume: claim.volume.clone(),
+                uid: claim.volume_uid.clone(),
+                handle: claim.handle.clone(),
+                claim: claim.name.clone(),
+                claim_uid: claim.uid.clone(),
+            })
+            .collect();
         self.ports.restore_points.replaced(&self.inputs.app, &self.inputs.restore_point, &replaced).await
     }
 }

@@ -10,8 +10,8 @@ use crate::app::{
     AppSpec, AutoRollback, Consistency, HealthPolicy, RollbackAsk, SnapshotPolicy, UpgradeAsk, VersionPolicy,
 };
 use crate::ports::{
-    AppRef, Carrier, CarrierKind, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, ObjectRef, Pin, PinFacts,
-    PinPart, PinValue, Readiness, ReclaimPolicy, Repository, RestorePointRecord, SnapshotState, SourceFacts,
+    AppRef, Carrier, CarrierKind, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, Pin,
+    PinFacts, PinPart, PinValue, Readiness, ReclaimPolicy, Repository, RestorePointRecord, SnapshotState, SourceFacts,
     VolumeRecord, WorkloadFacts, WorkloadKind,
 };
 
@@ -216,6 +216,7 @@ pub(super) fn rollback() -> (RollbackAsk, AppFacts) {
         handle: "snap".into(),
         size: 1 << 24,
         cut_at: Some(at(100)),
+        reclaim_policy: Some(ReclaimPolicy::Delete),
     };
     let point = RestorePointRecord {
         name: "notes-0f1e2d3c".into(),
@@ -224,6 +225,7 @@ pub(super) fn rollback() -> (RollbackAsk, AppFacts) {
         taken_at: at(100),
         stopped: true,
         pins: vec![PinValue { pin: pin(), value: "1.0.0".into() }],
+        commits: vec![HeadCommit { repository: "apps".into(), sha: "c0".into() }],
         volumes: vec![volume],
         void: String::new(),
     };

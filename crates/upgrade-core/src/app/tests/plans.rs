@@ -156,6 +156,66 @@ fn a_claim_that_is_gone_is_made_anew_and_not_deleted() {
     let ids = ids(&plan);
     assert!(!ids.contains(&"swap/delete/data") && !ids.contains(&"protect/data"), "{ids:?}");
     assert!(plan.step("swap/create/data").is_some_and(|(_, step)| step.point_of_no_return));
+    // Its restored volume does not stay on Retain unsaid: it is held until its policy is put right.
+    assert!(plan.step("restore/retain/data").is_some_and(|(_, step)| step.holds.is_some()));
+    assert_eq!(plan.step("finish/unprotect/data").unwrap().1.releases, ["restore/retain/data"]);
+}
+
+#[test]
+fn each_snapshot_is_restored_aside_before_the_commit_if_that_is_asked_for() {
+    let mut ask = upgrade_to("1.1.0");
+    ask.app.snapshots.verify_restore = true;
+    let plan = upgrade::plan(&ask, &facts()).unwrap();
+    let snapshots: Vec<&str> = ids(&plan).into_iter().filter(|id| id.starts_with("snapshot/")).collect();
+    assert_eq!(
+        snapshots,
+        [
+            "snapshot/take/data",
+            "snapshot/verify/data",
+            "snapshot/retain/data",
+            "snapshot/restore/data",
+            "snapshot/discard/data",
+            "snapshot/record",
+        ]
+    );
+    let tried = plan.step("snapshot/restore/data").unwrap().1;
+    assert!(tried.undo.is_some() && tried.holds.is_some());
+    assert_eq!(plan.step("snapshot/discard/data").unwrap().1.releases, ["snapshot/restore/data"]);
+}
+
+#[test]
+fn everything_from_the_first_stop_to_the_record_shares_one_deadline() {
+    for (consistency, from) in
+        [(Consistency::Stopped, "stop/deployment/notes/notes"), (Consistency::Online, "snapshot/take/data")]
+    {
+        let mut ask = upgrade_to("1.1.0");
+        ask.app.snapshots.consistency = consistency;
+        let plan = upgrade::plan(&ask, &facts()).unwrap();
+        let [stretch] = plan.stretches.as_slice() else { panic!("{:?}", plan.stretches) };
+        assert_eq!((stretch.from.as_str(), stretch.to.as_str()), (from, "snapshot/record"));
+        assert_eq!(stretch.deadline, ask.app.snapshots.deadline);
+    }
+    let mut without_data = facts();
+    without_data.claims.clear();
+    assert_eq!(upgrade_plan(&without_data).stretches, []);
+}
+
+#[test]
+fn what_is_suspended_is_resumed_even_when_all_the_rest_is_let_go() {
+    for plan in [upgrade_plan(&facts()), upgrade_plan(&release_facts()), rollback_plan()] {
+        for step in &plan.steps {
+            assert_eq!(step.outside, step.id.starts_with("suspend/"), "{}", step.id);
+        }
+    }
+}
+
+#[test]
+fn the_heads_that_the_versions_were_read_at_are_recorded() {
+    let heads = inputs(&upgrade_plan(&facts())).heads;
+    assert_eq!(
+        heads.iter().map(|head| (head.repository.as_str(), head.sha.as_str())).collect::<Vec<_>>(),
+        [("apps", "c0")]
+    );
 }
 
 #[test]

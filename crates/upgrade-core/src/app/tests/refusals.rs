@@ -70,7 +70,6 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
         ("source-without-artifact", |_, facts| facts.delivery.sources[0].commit = None),
         ("branch-not-the-source", |_, facts| facts.delivery.sources[0].branch = Some("release".into())),
         ("repository-not-the-source", |_, facts| facts.delivery.sources[0].url = "https://git.test/x".into()),
-        ("verify-restore-unsupported", |ask, _| ask.app.snapshots.verify_restore = true),
         ("foreign-consumer", |_, facts| facts.workloads[0].delivered = false),
         ("cannot-stop", |_, facts| facts.workloads[0].kind = WorkloadKind::DaemonSet),
         ("when-scaled-delete", |_, facts| {

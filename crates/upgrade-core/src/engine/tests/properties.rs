@@ -2,8 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::world::{Fault, Warehouse, drive, plan};
-use crate::engine::{Outcome, StepState};
+use jiff::SignedDuration;
+
+use super::world::{Fault, Warehouse, drive, drive_with, plan};
+use crate::engine::{Outcome, Plan, Signals, StepState, Stretch};
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -50,6 +52,7 @@ proptest! {
                 // After the point of no return nothing is undone.
                 prop_assert!(irrevocable.is_none_or(|at| journal.entry(&plan.steps[at].id).is_none_or(|entry| !entry.begun)));
             }
+            Some(Outcome::LetGo { .. }) => prop_assert!(false, "nobody asked for it"),
             Some(Outcome::Failed { .. }) => {
                 prop_assert!(irrevocable.is_some_and(|at| journal.entry(&plan.steps[at].id).is_some_and(|entry| entry.begun)));
                 prop_assert!(!state.effects.iter().any(|effect| effect.starts_with('-')), "undone after the point of no return");
@@ -68,5 +71,58 @@ proptest! {
         let first = drive(&Warehouse::with(script.clone()), &plan, None, 2000);
         let second = drive(&Warehouse::with(script), &plan, None, 2000);
         prop_assert_eq!(first, second);
+    }
+
+    #[test]
+    fn nothing_of_a_stretch_is_done_after_its_time(
+        script in proptest::collection::vec(fault(), 0..24),
+        seconds in 1_i64..90,
+        from in 0_usize..3,
+        length in 0_usize..3,
+    ) {
+        let bare = plan(5, Some(4));
+        let title = "lift them".into();
+        let (from, to) = (bare.steps[from].id.clone(), bare.steps[from + length].id.clone());
+        let deadline = SignedDuration::from_secs(seconds);
+        let plan = bare.bounded_by(Stretch { title, from: from.clone(), to: to.clone(), deadline }).unwrap();
+        let warehouse = Warehouse::with(script);
+        let journal = drive(&warehouse, &plan, None, 2000);
+        prop_assert!(journal.outcome.is_some(), "it never ended");
+        let inside = |id: &String| from <= *id && *id <= to;
+        if let Some(first) = journal.entry(&from).filter(|_| journal.outcome == Some(Outcome::Succeeded)) {
+            for entry in journal.entries.iter().filter(|entry| inside(&entry.step)) {
+                let took = entry.finished_at.unwrap().duration_since(first.started_at);
+                prop_assert!(took < deadline, "{} took until {took:#} of {deadline:#}", entry.step);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_let_go_leaves_nothing_outside_and_touches_nothing_else(
+        script in proptest::collection::vec(fault(), 0..24),
+        outside in proptest::collection::vec(any::<bool>(), 5),
+        irrevocable in proptest::option::of(0_usize..5),
+        at in 0_usize..20,
+    ) {
+        let mut steps = plan(5, irrevocable).steps;
+        for (step, outside) in steps.iter_mut().zip(&outside) {
+            step.outside = *outside;
+        }
+        let plan = Plan::new("warehouse", "op", serde_json::json!({}), steps).unwrap();
+        let warehouse = Warehouse::with(script);
+        let signals = |tick| Signals { cancel: false, let_go: (tick >= at).then(|| "it burns".into()) };
+        let journal = drive_with(&warehouse, &plan, signals, 2000);
+        prop_assert!(journal.outcome.is_some(), "it never ended");
+        let state = warehouse.state.lock().unwrap();
+        let listed: Vec<String> = journal.leftovers(&plan).into_iter().map(|left| left.step).collect();
+        for step in plan.steps.iter().filter(|_| journal.let_go().is_some()) {
+            if state.lifted.contains(&step.id) {
+                prop_assert!(!step.outside, "{} is left outside", step.id);
+                prop_assert!(listed.contains(&step.id), "{} is left and not listed", step.id);
+            }
+        }
+        if matches!(journal.outcome, Some(Outcome::LetGo { .. })) && at == 0 {
+            prop_assert!(state.effects.is_empty(), "{:?}", state.effects);
+        }
     }
 }

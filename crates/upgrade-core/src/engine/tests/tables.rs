@@ -7,11 +7,11 @@ use super::world::{Fault, Warehouse, block_on, drive, plan};
 use crate::Failure;
 use crate::engine::{
     Cause, Course, Decision, Direction, Engine, EngineError, Entry, Facts, GuardState, Journal, MemoryStore,
-    Observation, Outcome, Plan, PlanError, Step, StepState, Tick, decide, settle,
+    Observation, Outcome, Plan, PlanError, Signals, Step, StepState, Stretch, Tick, decide, settle,
 };
 use crate::ports::{Clock, JournalStore};
 
-const CALM: Facts = Facts { cancel: false, guard: GuardState::Held };
+const CALM: Facts = Facts { cancel: false, let_go: None, guard: GuardState::Held };
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
@@ -107,7 +107,7 @@ fn each_observation_has_its_effect_on_the_entry() {
 #[test]
 fn a_cancel_turns_back_before_the_point_of_no_return_and_is_ignored_after_it() {
     let plan = plan(3, Some(1));
-    let cancel = Facts { cancel: true, guard: GuardState::Held };
+    let cancel = Facts { cancel: true, let_go: None, guard: GuardState::Held };
     let before = journal(&plan, &[("a", StepState::Done)]);
     assert_eq!(decide(&plan, &before, &cancel, at(1)), Decision::TurnBack(Cause::Cancelled));
     let after = journal(&plan, &[("a", StepState::Done), ("b", StepState::Doing)]);
@@ -126,7 +126,7 @@ fn a_point_of_no_return_whose_preparation_failed_is_not_passed() {
 #[test]
 fn a_lost_guard_stops_every_effect_and_every_write() {
     let plan = plan(2, None);
-    let lost = Facts { cancel: true, guard: GuardState::Lost("lease".into()) };
+    let lost = Facts { cancel: true, let_go: None, guard: GuardState::Lost("lease".into()) };
     for entries in [
         &[][..],
         &[("a", StepState::Doing)],
@@ -179,7 +179,7 @@ fn an_undo_that_cannot_be_done_is_listed_and_heals_when_it_can() {
         assert!(left[0].retried && left[0].why.contains("stuck"), "{left:?}");
         warehouse.state.lock().unwrap().stuck.clear();
         for _ in 0..20 {
-            match engine.tick("op", false).await.unwrap() {
+            match engine.tick("op", Signals::default()).await.unwrap() {
                 Tick::Ended(_, None) => break,
                 Tick::Ended(_, Some(until)) | Tick::Wait(until) => {
                     warehouse.sleep(until.duration_since(warehouse.now())).await;
@@ -257,9 +257,121 @@ fn an_unknown_operation_or_workflow_is_an_error_that_says_so() {
     let store = MemoryStore::default();
     block_on(async {
         let engine = Engine { store: &store, runner: &warehouse, guard: &warehouse, clock: &warehouse };
-        assert!(matches!(engine.tick("op", false).await, Err(EngineError::NoPlan(_))));
+        assert!(matches!(engine.tick("op", Signals::default()).await, Err(EngineError::NoPlan(_))));
         let foreign = Plan::new("shop", "op", json!({}), plan(1, None).steps).unwrap();
         store.save("op", &foreign, &Journal::new(&foreign, at(0)), None).await.unwrap();
-        assert!(matches!(engine.tick("op", false).await, Err(EngineError::Plan(PlanError::UnknownWorkflow { .. }))));
+        assert!(matches!(
+            engine.tick("op", Signals::default()).await,
+            Err(EngineError::Plan(PlanError::UnknownWorkflow { .. }))
+        ));
     });
+}
+
+fn stretch(from: &str, to: &str, seconds: i64) -> Stretch {
+    let (from, to) = (from.into(), to.into());
+    Stretch { title: "lift them".into(), from, to, deadline: SignedDuration::from_secs(seconds) }
+}
+
+#[test]
+fn a_shared_deadline_counts_from_the_first_step_and_ends_whichever_is_being_done() {
+    use StepState as S;
+    let plan = plan(4, None).bounded_by(stretch("b", "c", 30)).unwrap();
+    let begin = |step| Decision::Begin { step, direction: Direction::Do };
+    let look = |step| Decision::Observe { step, direction: Direction::Do };
+    let cases: &[(&[(&str, S)], i64, Result<Decision, &str>)] = &[
+        // Before it, and after it, time does not count.
+        (&[("a", S::Doing)], 59, Ok(look(0))),
+        (&[("a", S::Done)], 59, Ok(begin(1))),
+        (&[("a", S::Done), ("b", S::Done), ("c", S::Done)], 59, Ok(begin(3))),
+        (&[("a", S::Done), ("b", S::Done), ("c", S::Done), ("d", S::Doing)], 59, Ok(look(3))),
+        (&[("a", S::Done), ("b", S::Doing)], 29, Ok(look(1))),
+        (&[("a", S::Done), ("b", S::Doing)], 30, Err("b")),
+        (&[("a", S::Done), ("b", S::Done)], 29, Ok(begin(2))),
+        (&[("a", S::Done), ("b", S::Done)], 30, Err("c")),
+        (&[("a", S::Done), ("b", S::Done), ("c", S::Doing)], 30, Err("c")),
+    ];
+    for (entries, now, expected) in cases {
+        let seen = decide(&plan, &journal(&plan, entries), &CALM, at(*now));
+        match expected {
+            Ok(expected) => assert_eq!(seen, *expected, "{entries:?} at {now}"),
+            Err(expected) => match seen {
+                Decision::TurnBack(Cause::StepFailed { step, failure }) => {
+                    assert_eq!((step.as_str(), failure.code.as_str()), (*expected, "deadline-exceeded"));
+                    assert!(failure.message.starts_with("could not lift them within 30s: still "), "{failure}");
+                }
+                other => panic!("{other:?} for {entries:?} at {now}"),
+            },
+        }
+    }
+}
+
+#[test]
+fn nobody_sleeps_through_a_shared_deadline() {
+    let plan = plan(2, None).bounded_by(stretch("a", "b", 30)).unwrap();
+    let mut journal = journal(&plan, &[("a", StepState::Done), ("b", StepState::Doing)]);
+    for (look_again, expected) in [(20, 20), (45, 30)] {
+        journal.entry_mut("b").unwrap().look_again = Some(at(look_again));
+        assert_eq!(decide(&plan, &journal, &CALM, at(10)), Decision::Wait { until: at(expected) });
+    }
+}
+
+#[test]
+fn a_shared_deadline_after_the_point_of_no_return_fails_forward() {
+    let plan = plan(2, Some(0)).bounded_by(stretch("a", "b", 30)).unwrap();
+    let journal = journal(&plan, &[("a", StepState::Done), ("b", StepState::Doing)]);
+    let seen = decide(&plan, &journal, &CALM, at(30));
+    assert!(matches!(seen, Decision::Close(Outcome::Failed { ref step, .. }) if step == "b"), "{seen:?}");
+}
+
+#[test]
+fn a_shared_deadline_must_name_steps_of_the_plan_in_order_and_is_part_of_what_is_sealed() {
+    for (from, to) in [("b", "a"), ("x", "b"), ("a", "x")] {
+        let refused = plan(2, None).bounded_by(stretch(from, to, 1));
+        assert_eq!(refused, Err(PlanError::UnknownStretch { from: from.into(), to: to.into() }));
+    }
+    let mut bounded = plan(2, None).bounded_by(stretch("a", "b", 1)).unwrap();
+    assert_eq!(bounded.verify(), Ok(()));
+    bounded.stretches.clear();
+    assert_eq!(bounded.verify(), Err(PlanError::Altered));
+}
+
+#[test]
+fn what_is_let_go_puts_back_only_what_it_holds_outside_at_any_time() {
+    use StepState as S;
+    let lets_go = Facts { let_go: Some("the shelf burns".into()), ..CALM };
+    let mut steps = plan(3, Some(1)).steps;
+    steps[0].outside = true;
+    steps[2].releases.push("a".into());
+    let plan = Plan::new("warehouse", "op", json!({}), steps).unwrap();
+    let why = "the shelf burns".to_owned();
+    let undo = Decision::Begin { step: 0, direction: Direction::Undo };
+    let ended = Decision::Close(Outcome::LetGo { why: why.clone() });
+    let cases: &[(&[(&str, S)], Decision)] = &[
+        (&[], ended.clone()),
+        (&[("a", S::Doing)], undo.clone()),
+        (&[("a", S::Failed)], undo.clone()),
+        (&[("a", S::Undone)], ended.clone()),
+        (&[("a", S::Leftover)], ended.clone()),
+        (&[("a", S::Done), ("b", S::Doing)], undo.clone()),
+        (&[("a", S::Done), ("b", S::Undoing)], undo.clone()),
+        // What a later step has released already is nobody's any more.
+        (&[("a", S::Done), ("b", S::Done), ("c", S::Done)], ended),
+    ];
+    for (entries, expected) in cases {
+        let mut journal = journal(&plan, entries);
+        assert_eq!(decide(&plan, &journal, &lets_go, at(1)), Decision::LetGo(why.clone()), "{entries:?}");
+        journal.course = Course::LetGo { why: why.clone() };
+        assert_eq!(decide(&plan, &journal, &lets_go, at(1)), *expected, "{entries:?}");
+    }
+    // Also when it had ended long before: what it has left outside is put back, and nothing else is tried again.
+    let mut journal = journal(&plan, &[("a", S::Done), ("b", S::Leftover)]);
+    let failed = Outcome::Failed { step: "b".into(), failure: Failure::permanent("too-heavy", "x") };
+    journal.outcome = Some(failed.clone());
+    assert_eq!(decide(&plan, &journal, &lets_go, at(1)), Decision::LetGo(why.clone()));
+    journal.course = Course::LetGo { why: why.clone() };
+    assert_eq!(decide(&plan, &journal, &lets_go, at(1)), undo);
+    journal.entry_mut("a").unwrap().state = S::Undone;
+    assert_eq!(decide(&plan, &journal, &lets_go, at(1)), Decision::Rest(failed));
+    let left = journal.leftovers(&plan);
+    assert_eq!((left.len(), left[0].why.as_str(), left[0].retried), (1, "the shelf burns", false));
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::engine::{
-    Direction, Effect, Engine, EngineError, Guard, GuardState, Journal, MemoryStore, Observation, Plan, Step,
+    Direction, Effect, Engine, EngineError, Guard, GuardState, Journal, MemoryStore, Observation, Plan, Signals, Step,
     StepContext, StepRunner, Tick,
 };
 use crate::ports::{Clock, JournalStore, Revision, SaveError, Stored};
@@ -203,14 +203,24 @@ pub(super) fn plan(crates: usize, irrevocable: Option<usize>) -> Plan {
 /// Drives an operation like an operator would: ticks, sleeps, and a new process after each crash. Ends after the first end that
 /// needs no further healing, or after `most` ticks.
 pub(super) fn drive(warehouse: &Warehouse, plan: &Plan, cancel_at_tick: Option<usize>, most: usize) -> Journal {
+    let cancel = |tick| Signals { cancel: cancel_at_tick.is_some_and(|at| tick >= at), let_go: None };
+    drive_with(warehouse, plan, cancel, most)
+}
+
+/// As [`drive`], with what is asked at each tick.
+pub(super) fn drive_with(
+    warehouse: &Warehouse,
+    plan: &Plan,
+    signals: impl Fn(usize) -> Signals,
+    most: usize,
+) -> Journal {
     let store = Reachable { store: MemoryStore::default(), warehouse };
     block_on(async {
         let journal = Journal::new(plan, warehouse.now());
         store.save("op", plan, &journal, None).await.unwrap();
         for tick in 0..most {
             let engine = Engine { store: &store, runner: warehouse, guard: warehouse, clock: warehouse };
-            let cancel = cancel_at_tick.is_some_and(|at| tick >= at);
-            match engine.tick("op", cancel).await {
+            match engine.tick("op", signals(tick)).await {
                 Ok(Tick::Progressed) => {}
                 Ok(Tick::Wait(until) | Tick::Ended(_, Some(until))) => {
                     let pause = until.duration_since(warehouse.now());

@@ -2,6 +2,8 @@
 //! snapshots are looked after by kube-sim's stand-ins for their controllers, over folders with real bytes.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests, helpers included")]
 
+mod ending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +21,8 @@ use serde_json::{Value, from_value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use upgrade_core::Failure;
 use upgrade_core::ports::{
-    AppRef, Aside, ClaimState, Clock, Pin, PinPart, PinValue, ProtectedVolume, ReclaimPolicy, RestorePointRecord,
-    RestorePoints, SnapshotManager, SnapshotRequest, VolumeRecord, VolumeState,
+    AppRef, Aside, ClaimState, Clock, HeadCommit, Pin, PinPart, PinValue, ProtectedVolume, ReclaimPolicy,
+    ReplacedVolume, RestorePointRecord, RestorePoints, SnapshotManager, SnapshotRequest, VolumeRecord, VolumeState,
 };
 use windlass_api::foreign::{VolumeSnapshot, VolumeSnapshotContent};
 use windlass_snapshot::{CsiSnapshots, RestorePointStore};
@@ -432,7 +434,9 @@ fn record() -> RestorePointRecord {
             handle: "sh".into(),
             size: 1 << 30,
             cut_at: Some("2026-11-20T14:29:58Z".parse().unwrap()),
+            reclaim_policy: Some(ReclaimPolicy::Delete),
         }],
+        commits: vec![HeadCommit { repository: "apps".into(), sha: "0a".repeat(20) }],
         void: String::new(),
     }
 }
@@ -453,7 +457,14 @@ async fn a_restore_point_is_kept_as_it_was_saved_but_for_being_void() {
     let wiki = AppRef { name: "wiki".into(), ..app() };
     assert_eq!(store.get(&wiki, "notes-1").await.unwrap_err().code, "not-ours");
 
-    for volumes in [&["pv-old".to_owned()][..], &["pv-old".to_owned()], &["pv-old".to_owned(), "pv-2".to_owned()]] {
+    let noted = |volume: &str| ReplacedVolume {
+        volume: volume.into(),
+        uid: format!("{volume}-uid"),
+        handle: "h".into(),
+        claim: "data".into(),
+        claim_uid: "c".into(),
+    };
+    for volumes in [&[noted("pv-old")][..], &[noted("pv-old")], &[noted("pv-old"), noted("pv-2")]] {
         store.replaced(&app(), "notes-1", volumes).await.unwrap();
     }
     store.void(&app(), "notes-1", "the app wrote").await.unwrap();
@@ -465,6 +476,8 @@ async fn a_restore_point_is_kept_as_it_was_saved_but_for_being_void() {
     let kept: Vec<String> =
         status.replaced_volumes.iter().map(|kept| format!("{} {}", kept.volume, kept.keep_until)).collect();
     assert_eq!(kept, ["pv-old 2026-11-22T15:00:00Z", "pv-2 2026-11-22T15:00:00Z"]);
+    let first = &status.replaced_volumes[0];
+    assert_eq!((first.uid.as_str(), first.claim.as_str(), first.claim_uid.as_str()), ("pv-old-uid", "data", "c"));
 }
 
 #[tokio::test(start_paused = true)]
