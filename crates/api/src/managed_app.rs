@@ -133,7 +133,11 @@ pub struct Snapshots {
     /// time and, with `Stopped`, makes the app stay down longer: it counts against `deadline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verification>,
-    /// How many restore points are kept, and for how long.
+    /// How many restore points are kept, and for how long. One is kept while it is among the newest `keepLast` that are usable
+    /// *or* younger than `maxAge`, and deleted with its copies when neither holds: so `maxAge` alone never takes the last way
+    /// back, and `keepLast` never takes one of yesterday. Void ones go by `maxAge` alone. Never deleted are the newest usable
+    /// one, those that a request still needs, those on which replaced volumes are noted, any while a request of the app has
+    /// not ended, and any for which no newer one is proven usable at that moment.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retention: Retention,
     /// How long everything from the first stop (`Online`: from the first copy) until the restore point is written may take
@@ -191,11 +195,7 @@ pub enum Verification {
     Restore,
 }
 
-/// How many restore points are kept, and for how long. One is kept while it is among the newest `keepLast` that are usable
-/// *or* younger than `maxAge`, and deleted with its copies when neither holds: so `maxAge` alone never takes the last way back,
-/// and `keepLast` never takes one of yesterday. Void ones go by `maxAge` alone. Never deleted are the newest usable one, those
-/// that a request still needs, those on which replaced volumes are noted, any while a request of the app has not ended, and
-/// any for which no newer one is proven usable at that moment.
+/// How many restore points are kept, and for how long: see [`Snapshots::retention`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {

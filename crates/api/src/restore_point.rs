@@ -144,7 +144,8 @@ pub struct RestorePointData {
     pub reclaim_policy: Option<RecordedReclaimPolicy>,
 }
 
-/// What becomes of a volume when its claim goes.
+/// The reclaim policy that a volume had before the operation: what became of it when its claim went. A claim that is made again
+/// gets it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RecordedReclaimPolicy {
     /// The volume and its data stay.

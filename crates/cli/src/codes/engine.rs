@@ -20,7 +20,7 @@ pub(super) const CODES: &[Row] = &[
     ("content-replaced", "The content of a snapshot was replaced.", "Find out who did it; the copy is not used."),
     (
         "deadline-exceeded",
-        "A step was not done within its time.",
+        "A step was not done within its time, or within the time that it shares with others.",
         "See what it waited for: `windlass show upgrade NAME`.",
     ),
     (

@@ -278,7 +278,8 @@ fn a_shared_deadline_counts_from_the_first_step_and_ends_whichever_is_being_done
     let plan = plan(4, None).bounded_by(stretch("b", "c", 30)).unwrap();
     let begin = |step| Decision::Begin { step, direction: Direction::Do };
     let look = |step| Decision::Observe { step, direction: Direction::Do };
-    let cases: &[(&[(&str, S)], i64, Result<Decision, &str>)] = &[
+    type Case<'a> = (&'a [(&'a str, S)], i64, Result<Decision, &'a str>);
+    let cases: &[Case<'_>] = &[
         // Before it, and after it, time does not count.
         (&[("a", S::Doing)], 59, Ok(look(0))),
         (&[("a", S::Done)], 59, Ok(begin(1))),
