@@ -22,7 +22,7 @@ use windlass_api::foreign::Kustomization;
 use crate::context::Context;
 use crate::lease::Elector;
 use crate::reconcile::reconcile;
-use crate::{Args, SystemClock, run};
+use crate::{Args, Embedding, SystemClock, run};
 
 const NS: &str = "notes";
 
@@ -69,7 +69,15 @@ async fn cluster() -> Cluster {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let term = SignedDuration::from_secs(300);
     let mut elector = Elector::new(client.clone(), "default", "me".into(), term, clock.clone());
-    let context = run::context(&args, client, clock, &elector, "me", &CancellationToken::new()).unwrap();
+    let context = run::context(
+        &args,
+        client,
+        Embedding { clock, ..Embedding::of_this_process() },
+        &elector,
+        "me",
+        &CancellationToken::new(),
+    )
+    .unwrap();
     elector.round().await;
     assert!(context.leadership.is_held());
     Cluster { server, context: Arc::new(context) }

@@ -14,13 +14,12 @@ use kube_sim::controllers::pods::{self, PodsContext, RunLog, VolumeFolders};
 use kube_sim::controllers::volumes::driver::FolderDriver;
 use kube_sim::controllers::volumes::{self, DRIVER, VolumesContext};
 use kube_sim::controllers::workloads::{self, WorkloadsContext};
-use kube_sim::controllers::{ChartRegistry, Clock, HelmSim, MemoryArtifacts, flux_chart};
+use kube_sim::controllers::{ChartRegistry, Clock, GitRemote, HelmSim, MemoryArtifacts, flux_chart};
 use kube_sim::{Config, Identity, SimServer};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::NotesImages;
-use crate::git::BareRepository;
 use crate::{IMAGE_REPOSITORY, apply};
 
 /// How often the Flux stand-ins look again at what is not ready.
@@ -184,8 +183,9 @@ impl Playground {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn repository(&self, name: &str) -> anyhow::Result<BareRepository> {
-        BareRepository::open(&self.folder.path().join("git").join(format!("{name}.git")))
+    pub fn repository(&self, name: &str) -> anyhow::Result<GitRemote> {
+        let folder = self.folder.path().join("git").join(format!("{name}.git"));
+        Ok(GitRemote::open(folder, self.source.clock.clone())?)
     }
 
     /// The API server.

@@ -4,7 +4,6 @@
 pub mod app;
 mod apply;
 mod cluster;
-pub mod git;
 pub mod manifests;
 
 pub use apply::apply;

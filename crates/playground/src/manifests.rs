@@ -47,9 +47,10 @@ spec:
     )
 }
 
-/// A GitRepository and a Kustomization of that name in `flux-system`, for the branch `main`.
+/// A GitRepository and a Kustomization of that name in `flux-system`, for the branch `main`. `timeout` is how long the Kustomization
+/// waits for what it has applied to be healthy.
 #[must_use]
-pub fn kustomization(name: &str, url: &str, path: &str, secret: Option<&str>) -> String {
+pub fn kustomization(name: &str, url: &str, path: &str, secret: Option<&str>, timeout: &str) -> String {
     let secret = secret.map(|secret| format!("\n  secretRef: {{name: {secret}}}")).unwrap_or_default();
     format!(
         r"apiVersion: source.toolkit.fluxcd.io/v1
@@ -68,7 +69,7 @@ spec:
   path: {path}
   prune: true
   wait: true
-  timeout: 1m
+  timeout: {timeout}
   sourceRef: {{kind: GitRepository, name: {name}}}
 "
     )

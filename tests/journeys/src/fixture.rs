@@ -185,7 +185,7 @@ spec:
         let repo = Repo::create(&remote.own_url, &files)?;
         self.apply(&namespace(self, name)).await?;
         let secret = self.estate.login().map(|_| format!("{name}-git"));
-        self.apply(&kustomization(name, &remote.url, folder, secret.as_deref())).await?;
+        self.apply(&kustomization(name, &remote.url, folder, secret.as_deref(), "1m")).await?;
         Ok(App { name: name.into(), repo, path, claims, url: remote.url })
     }
 

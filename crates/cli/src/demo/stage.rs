@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use kube_sim::Identity;
+use kube_sim::controllers::GitRemote;
 use kube_sim::server::Listening;
 use tokio::time::Instant;
 use windlass_api::{ManagedApp, OperationStatus, UpgradeRequest};
-use windlass_playground::git::BareRepository;
 use windlass_playground::{Options, Playground, apply, manifests};
 
 use super::operator::OperatorProcess;
@@ -30,7 +30,7 @@ pub(super) struct Stage {
     pub(super) operator: OperatorProcess,
     pub(super) person: Listening,
     _operators_door: Listening,
-    pub(super) repository: BareRepository,
+    pub(super) repository: GitRemote,
     pub(super) playground: Playground,
     pub(super) client: Client,
     /// Records that the app has acknowledged.
@@ -60,12 +60,11 @@ impl Stage {
         apply(&client, "a-person", &install.join("---\n")).await.context("installing Windlass")?;
 
         let repository = playground.repository(APP)?;
-        let now = playground.server().now().as_second();
-        repository.commit(&[(FILE, &manifests::deployment(APP, "1.0.0"))], "Add the app", now)?;
+        repository.commit(&[(FILE, Some(&manifests::deployment(APP, "1.0.0")))], "Add the app")?;
         let url = repository.url();
         let delivery = format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {APP}}}\n---\n{}---\n{}",
-            manifests::kustomization(APP, &url, "./apps/notes", None),
+            manifests::kustomization(APP, &url, "./apps/notes", None, "10s"),
             managed_app(&url),
         );
         apply(&client, "a-person", &delivery).await.context("setting up the app")?;

@@ -19,16 +19,19 @@ pub struct GitRemote {
 }
 
 impl GitRemote {
-    /// Makes an empty repository at `folder`, which must not exist.
+    /// Makes an empty repository at `folder`, or takes the one that is there.
     ///
     /// # Errors
-    /// [`Error::Source`] when the folder exists or cannot be written.
-    pub fn create(folder: PathBuf, clock: Clock) -> Result<Self, Error> {
+    /// [`Error::Source`] when there is something else, or the folder cannot be written.
+    pub fn open(folder: PathBuf, clock: Clock) -> Result<Self, Error> {
         if folder.exists() {
-            return Err(Error::Source(format!("{}: there is something already", folder.display())));
+            Repository::open_bare(&folder).map_err(said)?;
+            return Ok(Self { folder, clock });
         }
-        let repository = Repository::init_bare(&folder).map_err(said)?;
-        repository.set_head(BRANCH).map_err(said)?;
+        let mut options = git2::RepositoryInitOptions::new();
+        // Templates of the machine may bring hooks, and whoever commits through files refuses repositories with hooks.
+        options.bare(true).initial_head(BRANCH).external_template(false);
+        Repository::init_opts(&folder, &options).map_err(said)?;
         Ok(Self { folder, clock })
     }
 
@@ -84,6 +87,30 @@ impl GitRemote {
         Some(repository.find_reference(BRANCH).ok()?.peel_to_commit().ok()?.id().to_string())
     }
 
+    /// A file at the newest commit on `main`.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when there is no such file, or it is no text.
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        let repository = Repository::open_bare(&self.folder).map_err(said)?;
+        let tree = repository.find_reference(BRANCH).and_then(|branch| branch.peel_to_tree()).map_err(said)?;
+        let object = tree.get_path(Path::new(path)).and_then(|entry| entry.to_object(&repository)).map_err(said)?;
+        let blob = object.peel_to_blob().map_err(said)?;
+        let text = std::str::from_utf8(blob.content());
+        Ok(text.map_err(|error| Error::Source(format!("{path} is no text: {error}")))?.to_owned())
+    }
+
+    /// All commits on `main`, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the repository cannot be read.
+    pub fn log(&self) -> Result<Vec<LoggedCommit>, Error> {
+        let repository = Repository::open_bare(&self.folder).map_err(said)?;
+        let mut walk = repository.revwalk().map_err(said)?;
+        walk.push_ref(BRANCH).map_err(said)?;
+        walk.map(|id| logged(&repository, id?)).collect::<Result<_, _>>().map_err(said)
+    }
+
     /// Takes the repository out of reach of everybody, or puts it back. Repeating it changes nothing.
     ///
     /// # Errors
@@ -96,6 +123,34 @@ impl GitRemote {
         }
         fs::rename(from, to).map_err(|error| Error::Source(format!("{}: {error}", from.display())))
     }
+}
+
+/// A commit, as `git log --numstat` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedCommit {
+    /// Full hex id.
+    pub id: String,
+    /// Full hex id of its tree.
+    pub tree: String,
+    /// First line of the message.
+    pub subject: String,
+    /// Lines added and removed, and the path, of each file that it changes.
+    pub changes: Vec<(usize, usize, String)>,
+}
+
+fn logged(repository: &Repository, id: git2::Oid) -> Result<LoggedCommit, git2::Error> {
+    let commit = repository.find_commit(id)?;
+    let before = commit.parents().next().map(|parent| parent.tree()).transpose()?;
+    let diff = repository.diff_tree_to_tree(before.as_ref(), Some(&commit.tree()?), None)?;
+    let mut changes = Vec::new();
+    for number in 0..diff.deltas().len() {
+        let Some(patch) = git2::Patch::from_diff(&diff, number)? else { continue };
+        let (_, added, removed) = patch.line_stats()?;
+        let path = patch.delta().new_file().path().unwrap_or(Path::new(""));
+        changes.push((added, removed, path.display().to_string()));
+    }
+    let subject = commit.summary().ok().flatten().unwrap_or_default().to_owned();
+    Ok(LoggedCommit { id: id.to_string(), tree: commit.tree_id().to_string(), subject, changes })
 }
 
 #[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
@@ -116,7 +171,7 @@ mod tests {
         let made = || {
             let dir = tempfile::tempdir().unwrap();
             let clock: Clock = Arc::new(|| Timestamp::from_second(1_000_000).unwrap());
-            let remote = GitRemote::create(dir.path().join("a.git"), clock).unwrap();
+            let remote = GitRemote::open(dir.path().join("a.git"), clock).unwrap();
             let first = remote.commit(&[("a/b.yaml", Some("x: 1\n")), ("c", Some(""))], "one").unwrap();
             remote.set_reachable(false).unwrap();
             assert_eq!(remote.head(), None);
@@ -124,6 +179,13 @@ mod tests {
             remote.set_reachable(true).unwrap();
             let second = remote.commit(&[("a/b.yaml", None)], "two").unwrap();
             assert_eq!(remote.head(), Some(second.clone()));
+            let log = remote.log().unwrap();
+            assert_eq!(
+                (log[0].subject.as_str(), log[0].changes.as_slice()),
+                ("two", &[(0, 1, "a/b.yaml".to_owned())][..])
+            );
+            assert_eq!(remote.read("c").unwrap(), "");
+            assert!(remote.read("a/b.yaml").is_err());
             (first, second)
         };
         assert_eq!(made(), made());

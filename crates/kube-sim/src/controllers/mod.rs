@@ -36,7 +36,7 @@ pub mod workloads;
 pub use artifact::{Artifact, ArtifactStore, MemoryArtifacts, pack, unpack};
 pub use charts::{ChartMetadata, ChartRegistry, chart_metadata};
 pub use flux_crds::flux_crds;
-pub use git_remote::GitRemote;
+pub use git_remote::{GitRemote, LoggedCommit};
 pub use helm_cli::HelmCli;
 pub use helm_sim::HelmSim;
 pub use renderer::{HelmBackend, ReleaseRequest};

@@ -63,7 +63,7 @@ impl Operator for InProcess {
         let mut running = self.running.borrow_mut();
         running.count += 1;
         let cache = format!("--git-cache={}", self.cache.display());
-        let args = ["windlass-operator", "--namespace", SYSTEM, "--lease-seconds", "3", "--allow-file-repositories"];
+        let args = ["windlass-operator", "--namespace", SYSTEM, "--allow-file-repositories"];
         let mut args = Args::try_parse_from(args.into_iter().chain([cache.as_str()]))?;
         // Real sockets do not move virtual time.
         args.listen = None;

@@ -78,7 +78,7 @@ impl World {
             let server = server.clone();
             move || server.now()
         });
-        let remote = GitRemote::create(dir.join("apps.git"), clock.clone()).unwrap();
+        let remote = GitRemote::open(dir.join("apps.git"), clock.clone()).unwrap();
         let charts = dir.join("charts/charts.test/stable");
         fs::create_dir_all(&charts).unwrap();
         let artifacts = Arc::new(MemoryArtifacts::default());
