@@ -82,6 +82,14 @@ pub enum GitopsError {
         /// What the remote said.
         why: String,
     },
+    /// The server sends elsewhere. Nothing is sent there.
+    #[error("the server of repository {repository} redirects to {to}; redirects are not followed")]
+    Redirected {
+        /// The repository.
+        repository: String,
+        /// The URL of the repository there, without credentials and query.
+        to: String,
+    },
     /// The branch does not exist there.
     #[error("repository {repository} has no branch {branch}")]
     BranchMissing {
@@ -251,6 +259,7 @@ impl Coded for GitopsError {
             Self::Untrusted { .. } => "git-untrusted",
             Self::Unreachable { .. } => "git-unreachable",
             Self::Denied { .. } => "git-denied",
+            Self::Redirected { .. } => "git-redirected",
             Self::BranchMissing { .. } => "git-branch-missing",
             Self::CommitUnknown { .. } => "git-commit-unknown",
             Self::HistoryTooLong { .. } => "git-history-too-long",
@@ -293,6 +302,10 @@ impl Coded for GitopsError {
             Self::Denied { .. } => {
                 "give the credentials the right to read and push this branch, or exempt them from its \
                  protection; then try again"
+                    .into()
+            }
+            Self::Redirected { .. } => {
+                "if that is where the repository is now, write that URL into spec.git.repositories of the ManagedApp"
                     .into()
             }
             Self::BranchMissing { .. } => "create the branch or correct its name".into(),

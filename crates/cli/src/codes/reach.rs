@@ -36,6 +36,11 @@ pub(super) const GIT: &[Row] = &[
         "Make a new request, closer to the head.",
     ),
     ("git-race-lost", "Others pushed again and again in between.", "Nothing: it is tried again."),
+    (
+        "git-redirected",
+        "The host sends elsewhere, and redirects are not followed.",
+        "Write the address in the message into spec.git.repositories, if the repository is there now.",
+    ),
     ("git-request-refused", "The request asks for something that is never done to a repository.", "See the message."),
     (
         "git-signing",

@@ -124,6 +124,7 @@ impl Keys {
         let login = match endpoint.scheme {
             Scheme::File => Login::Nothing,
             Scheme::Http | Scheme::Https => match (bearer, username, password) {
+                (Some(token), _, _) if !token.is_ascii() => return Err(error("bearerToken is not ASCII".into())),
                 (Some(token), _, _) => Login::Bearer { token },
                 (None, username, Some(password)) => {
                     Login::Password { username: username.unwrap_or_else(|| "git".to_owned()), password }
@@ -144,6 +145,17 @@ impl Keys {
         let mut keys = Self { login, ca, known_hosts, secrets: Vec::new() };
         keys.secrets = keys.spellings();
         Ok(keys)
+    }
+
+    /// The value of the header `Authorization`, where there is one to be sent.
+    pub(super) fn authorization(&self) -> Option<String> {
+        match &self.login {
+            Login::Password { username, password } => {
+                Some(format!("Basic {}", STANDARD.encode(format!("{username}:{password}"))))
+            }
+            Login::Bearer { token } => Some(format!("Bearer {token}")),
+            Login::Nothing | Login::Key { .. } => None,
+        }
     }
 
     /// Every spelling in which a server or library might repeat a secret; the longest first, so that none is cut in two.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use reqwest::Url;
+
 use crate::{GitopsError, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(super) struct Endpoint {
     pub(super) user: String,
     /// The path of the URL: for files, the folder.
     pub(super) path: String,
+    /// Of https and http: the URL as it is asked for.
+    pub(super) web: Option<Url>,
 }
 
 impl Endpoint {
@@ -63,6 +67,21 @@ impl Endpoint {
             _ if host.is_empty() || host.starts_with('-') => return Err(refuse("it names no host")),
             _ => {}
         }
+        let web = match scheme {
+            Scheme::Https | Scheme::Http => Some(Url::parse(url).map_err(|_| refuse("it cannot be read as a url"))?),
+            Scheme::Ssh | Scheme::File => None,
+        };
+        // What was checked above must be what is talked to, however inventive the spelling.
+        let is_same =
+            |web: &Url| web.host_str().is_some_and(|seen| seen.trim_matches(['[', ']']).eq_ignore_ascii_case(&host));
+        if web.as_ref().is_some_and(|web| !is_same(web)) {
+            return Err(refuse(
+                "its host can be read in two ways; write it in small ASCII letters or as a plain address",
+            ));
+        }
+        if web.as_ref().is_some_and(|web| web.query().is_some() || web.fragment().is_some()) {
+            return Err(refuse("it has a query or a fragment"));
+        }
         let path = String::from_utf8(parsed.path.to_vec()).map_err(|_| refuse("its path is not UTF-8"))?;
         Ok(Self {
             scheme,
@@ -71,6 +90,7 @@ impl Endpoint {
             port: parsed.port.unwrap_or(22),
             user: parsed.user().unwrap_or("git").to_owned(),
             path,
+            web,
         })
     }
 
@@ -100,6 +120,8 @@ mod tests {
             ("ftp://git.test/hunter2", "only https"),
             ("file://elsewhere/hunter2", "three slashes"),
             ("https://git.test/\nhunter2", "control"),
+            ("https://0x7f000001/hunter2", "two ways"),
+            ("https://git.test/apps?token=hunter2", "query"),
         ] {
             let error = Endpoint::parse("apps", url, true).unwrap_err();
             assert!(error.to_string().contains(why), "{url}: {error}");

@@ -50,6 +50,13 @@ pub(super) fn check(known_hosts: &str, host: &str, port: u16, key: &[u8]) -> Ver
     }
 }
 
+/// The type of a key in SSH wire format, as `known_hosts` names it.
+pub(super) fn kind(key: &[u8]) -> String {
+    let length = key.first_chunk().map_or(0, |length| u32::from_be_bytes(*length));
+    let name = usize::try_from(length).ok().and_then(|length| key.get(4..)?.get(..length));
+    name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("of an unknown type").to_owned()
+}
+
 fn matches_host(patterns: &str, name: &str) -> bool {
     if let Some(hashed) = patterns.strip_prefix("|1|") {
         return is_hash_of(hashed, name);
@@ -116,6 +123,13 @@ mod tests {
         assert_eq!(check(&hosts, "git.test", 2222, b"other"), Verdict::Trusted);
         assert_eq!(check(&hosts, "git.test", 2222, KEY), Verdict::OtherKey { types: vec!["ssh-ed25519".into()] });
         assert_eq!(check(&hosts, "evil.test", 22, KEY), Verdict::UnknownHost);
+    }
+
+    #[test]
+    fn the_type_of_a_key_is_read_from_it() {
+        assert_eq!(kind(KEY), "ssh-ed25519");
+        assert_eq!(kind(b"\0\0\xff\xffssh"), "of an unknown type");
+        assert_eq!(kind(b""), "of an unknown type");
     }
 
     #[test]

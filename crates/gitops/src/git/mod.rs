@@ -14,6 +14,7 @@ mod endpoint;
 mod history;
 mod known_hosts;
 mod pins;
+mod relay;
 mod remote;
 mod session;
 mod tls;
@@ -38,6 +39,7 @@ pub use credentials::{Credentials, KubeCredentials, SecretKeys};
 use credentials::Keys;
 use endpoint::Endpoint;
 use history::Search;
+use relay::Relay;
 use session::Session;
 
 use crate::{GitopsError, Result};
@@ -67,6 +69,10 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// How long one call may take, waiting for other calls on the same repository included. Default: 2 minutes.
     pub timeout: Duration,
+    /// How long a server may take to accept a connection. Default: 15 seconds.
+    pub connect_timeout: Duration,
+    /// How long a server may say nothing while it is waited for. Default: 1 minute.
+    pub silence: Duration,
     /// How many commits deep the history is fetched, step by step. Default: 50, 500, 5000.
     pub depths: Vec<u32>,
     /// How old the commit of an operation can be at most. Default: 30 days.
@@ -91,6 +97,8 @@ impl Options {
         Self {
             clock,
             timeout: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(15),
+            silence: Duration::from_secs(60),
             depths: vec![50, 500, 5000],
             search_back: SignedDuration::from_hours(30 * 24),
             max_file_bytes: 1024 * 1024,
@@ -102,7 +110,7 @@ impl Options {
     }
 }
 
-/// How often a copy may be left to a call that hangs in libgit2, before calls wait for it instead.
+/// How often a copy may be left to a call that does not end, before calls wait for it instead.
 const MAX_HUNG: u32 = 4;
 
 /// One copy of a repository, and who may use it.
@@ -145,7 +153,9 @@ impl PlainGit {
             Some(name) => self.credentials.secret(app, name).await?,
             None => SecretKeys::new(),
         };
-        let keys = Keys::new(&repository.name, secret.unwrap_or_default(), &endpoint, &keys)?;
+        let keys = Arc::new(Keys::new(&repository.name, secret.unwrap_or_default(), &endpoint, &keys)?);
+        // Closes its connections, and so ends a call that hangs on them, when this future is done or dropped.
+        let relay = Relay::open(&repository.name, &endpoint, keys.clone(), &self.options).await?;
         let key = cache_key(app, repository);
         let slot = self.slots().entry(key.clone()).or_default().clone();
         let dir = self.cache_dir.join(format!("{key}-{}", slot.hung));
@@ -154,6 +164,7 @@ impl PlainGit {
             repository: repository.clone(),
             endpoint,
             keys,
+            link: relay.link.clone(),
             dir,
             options: self.options.clone(),
             abandoned: abandoned.clone(),
@@ -196,8 +207,7 @@ impl PlainGit {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a copy to the thread that hangs on it, so that the next call need not wait for a connection that may never
-    /// end. Safe, because that thread pushes nothing any more, and because a push is compared with the head anyway.
+    /// Leaves a copy to the thread that still works on it, so that the next call need not wait for that. Safe, because that thread pushes nothing any more, and because a push is compared with the head anyway.
     fn retire(&self, key: &str, hung: u32) {
         if let Some(slot) = self.slots().get_mut(key)
             && slot.hung == hung

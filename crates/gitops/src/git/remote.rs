@@ -8,11 +8,10 @@ use git2::{
 };
 
 use super::credentials::Login;
-use super::endpoint::Scheme;
+use super::endpoint::{Endpoint, Scheme};
 use super::history::Broken;
 use super::known_hosts::{self, Verdict};
 use super::session::Session;
-use super::tls;
 use crate::{GitopsError, Result};
 
 /// Keeps the newest fetched commit, so that the next fetch can say what is here already.
@@ -48,7 +47,7 @@ struct Notes {
 impl Session {
     /// The head of the branch, asked from the remote; afterwards that commit is here.
     pub(super) fn tip(&self) -> Result<Oid> {
-        // A fetch of nothing is the one way to list that sends our header and refuses redirects.
+        // A fetch of nothing is the one way to list that refuses redirects.
         let tip = self.exchange(NOTHING, 0)?;
         let local = self.local()?;
         if is_here(&local, tip) { Ok(tip) } else { self.fetch(1) }
@@ -86,17 +85,15 @@ impl Session {
     fn exchange(&self, refspec: &str, depth: i32) -> Result<Oid> {
         let local = self.local()?;
         let notes = Notes::default();
-        let header = self.header();
-        let headers: Vec<&str> = header.iter().map(String::as_str).collect();
+        self.link.heard();
         let mut options = FetchOptions::new();
         options
             .remote_callbacks(self.callbacks(&notes))
-            .custom_headers(&headers)
             .follow_redirects(RemoteRedirect::None)
             .update_fetchhead(false)
             .download_tags(AutotagOption::None)
             .depth(depth);
-        let mut remote = local.remote_anonymous(&self.endpoint.url).map_err(|error| self.explain(&error, &notes))?;
+        let mut remote = local.remote_anonymous(&self.link.url).map_err(|error| self.explain(&error, &notes))?;
         remote.fetch(&[refspec], Some(&mut options), None).map_err(|error| self.explain(&error, &notes))?;
         self.branch_in(remote.list().map_err(|error| self.explain(&error, &notes))?)
     }
@@ -111,8 +108,7 @@ impl Session {
         }
         let local = self.local()?;
         let notes = Notes::default();
-        let header = self.header();
-        let headers: Vec<&str> = header.iter().map(String::as_str).collect();
+        self.link.heard();
         let branch = self.branch_ref();
         let mut callbacks = self.callbacks(&notes);
         callbacks.push_negotiation(|updates| {
@@ -129,8 +125,8 @@ impl Session {
             Ok(())
         });
         let mut options = PushOptions::new();
-        options.remote_callbacks(callbacks).custom_headers(&headers).follow_redirects(RemoteRedirect::None);
-        let mut remote = local.remote_anonymous(&self.endpoint.url).map_err(|error| self.explain(&error, &notes))?;
+        options.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None);
+        let mut remote = local.remote_anonymous(&self.link.url).map_err(|error| self.explain(&error, &notes))?;
         let result = remote.push(&[format!("{new}:{branch}")], Some(&mut options));
         drop(options);
         match (result, notes.report.take()) {
@@ -177,27 +173,12 @@ impl Session {
         }
     }
 
-    fn header(&self) -> Option<String> {
-        match &self.keys.login {
-            Login::Bearer { token } => Some(format!("Authorization: Bearer {token}")),
-            _ => None,
-        }
-    }
-
     fn callbacks<'s>(&'s self, notes: &'s Notes) -> RemoteCallbacks<'s> {
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(|_, _, allowed| self.log_in(allowed, notes));
-        callbacks.certificate_check(|certificate, host| {
-            let refusal = match (certificate.as_hostkey(), certificate.as_x509(), &self.keys.ca) {
-                (Some(key), _, _) => self.check_host_key(key.hostkey(), host),
-                (None, Some(certificate), Some(ca)) => {
-                    tls::check(ca, certificate.data(), host, self.options.clock.now())
-                }
-                // Without an authority of its own, libgit2's verdict by those of the process stands.
-                (None, Some(_), None) => return Ok(CertificateCheckStatus::CertificatePassthrough),
-                (None, None, _) => Err("it shows an unknown kind of certificate".to_owned()),
-            };
-            match refusal {
+        callbacks.certificate_check(|certificate, _| {
+            let key = certificate.as_hostkey().ok_or_else(|| "it shows an unknown kind of certificate".to_owned());
+            match key.and_then(|key| self.check_host_key(key.hostkey())) {
                 Ok(()) => Ok(CertificateCheckStatus::CertificateOk),
                 Err(why) => {
                     notes.error.replace(Some(GitopsError::Untrusted { repository: self.name(), why }));
@@ -229,34 +210,32 @@ impl Session {
             return Err(refuse("it does not accept the credentials"));
         }
         match &self.keys.login {
-            Login::Password { username, password } if allowed.contains(CredentialType::USER_PASS_PLAINTEXT) => {
-                Cred::userpass_plaintext(username, password)
-            }
             Login::Key { private, public, passphrase } if allowed.contains(CredentialType::SSH_MEMORY) => {
                 Cred::ssh_key_from_memory(&self.endpoint.user, public.as_deref(), private, passphrase.as_deref())
             }
-            Login::Bearer { .. } => Err(refuse("it does not accept the bearer token")),
-            Login::Nothing => Err(refuse("it wants credentials, and there are none")),
             _ => Err(refuse("it does not offer the kind of login that the credentials are for")),
         }
     }
 
-    fn check_host_key(&self, key: Option<&[u8]>, host: &str) -> Result<(), String> {
+    fn check_host_key(&self, key: Option<&[u8]>) -> Result<(), String> {
         let key = key.ok_or("it shows no host key")?;
         let known = self.keys.known_hosts.as_deref().unwrap_or_default();
-        match known_hosts::check(known, host, self.endpoint.port, key) {
+        let Endpoint { host, port, .. } = &self.endpoint;
+        match known_hosts::check(known, host, *port, key) {
             Verdict::Trusted => Ok(()),
             Verdict::Revoked => Err("its host key is revoked in known_hosts".to_owned()),
-            Verdict::UnknownHost => Err(format!("{host} is not in known_hosts")),
-            Verdict::OtherKey { types } => {
-                Err(format!("{host} shows a host key that is not among those in known_hosts ({})", types.join(", ")))
-            }
+            Verdict::UnknownHost => Err(format!("{host} port {port} is not in known_hosts")),
+            Verdict::OtherKey { types } => Err(format!(
+                "{host} port {port} shows a host key ({}) that is not among those in known_hosts ({})",
+                known_hosts::kind(key),
+                types.join(", ")
+            )),
         }
     }
 
     fn with_server_text(&self, reason: &str, notes: &Notes) -> String {
         let text = String::from_utf8_lossy(&notes.server_text.borrow()).into_owned();
-        self.keys.redact(format!("{reason} {text}").trim())
+        self.keys.redact(format!("{reason} {text}").replace(&self.link.url, &self.endpoint.url).trim())
     }
 
     fn cache(&self, error: &git2::Error) -> GitopsError {
@@ -265,7 +244,7 @@ impl Session {
 
     /// Makes of libgit2's error, and of what the callbacks saw, one of ours.
     fn explain(&self, error: &git2::Error, notes: &Notes) -> GitopsError {
-        if let Some(own) = notes.error.take() {
+        if let Some(own) = notes.error.take().or_else(|| self.link.heard()) {
             return own;
         }
         if self.is_abandoned() {
@@ -276,13 +255,6 @@ impl Session {
         match (error.code(), error.class()) {
             (ErrorCode::Certificate, _) => GitopsError::Untrusted { repository, why },
             (ErrorCode::Auth, _) => GitopsError::Denied { repository, why },
-            // libgit2's verdict, where the certificate was left to it.
-            (_, ErrorClass::Ssl) if error.message().contains("certificate") => {
-                GitopsError::Untrusted { repository, why }
-            }
-            (_, ErrorClass::Http | ErrorClass::Net) if is_final(error.message()) => {
-                GitopsError::Denied { repository, why }
-            }
             (_, ErrorClass::Odb | ErrorClass::Zlib | ErrorClass::Indexer | ErrorClass::Object)
                 if self.endpoint.is_remote() =>
             {
@@ -295,11 +267,4 @@ impl Session {
 
 fn is_here(local: &git2::Repository, commit: Oid) -> bool {
     local.find_commit(commit).is_ok_and(|commit| commit.tree().is_ok())
-}
-
-/// Whether an HTTP answer will be the same next time. 404 is how hosts hide what one may not see.
-fn is_final(message: &str) -> bool {
-    ["status code: 401", "status code: 403", "status code: 404", "redirect", "authentication"]
-        .iter()
-        .any(|part| message.contains(part))
 }

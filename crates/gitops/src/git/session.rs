@@ -11,13 +11,16 @@ use super::Options;
 use super::credentials::Keys;
 use super::endpoint::Endpoint;
 use super::history::{Broken, History, Search};
+use super::relay::Link;
 use crate::{GitopsError, Result};
 
 /// What every step of the work needs. Used on a blocking thread that holds the lock of `dir`.
 pub(super) struct Session {
     pub(super) repository: Repository,
     pub(super) endpoint: Endpoint,
-    pub(super) keys: Keys,
+    pub(super) keys: Arc<Keys>,
+    /// The way to the remote.
+    pub(super) link: Link,
     pub(super) dir: PathBuf,
     pub(super) options: Options,
     /// Set when nobody waits for the result any more.

@@ -1,25 +1,36 @@
-//! Trust in a certificate authority of one repository's own.
-//!
-//! libgit2 knows only certificate authorities of the whole process, so the certificate it shows is checked here. The TLS
-//! handshake has proven by then that the server holds the certificate's key; libgit2's own verdict is not needed on top.
+//! Whose certificates are believed, where it is not for this machine to say.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::Timestamp;
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
+use upgrade_core::ports::Clock;
 
-/// Whether `certificate` (DER) is valid for `host` at `now`, and issued below one of the authorities in `ca` (PEM).
-///
-/// libgit2 shows the server's own certificate only, so its direct issuer must be in `ca`: for a server with intermediate
-/// certificates, those too.
+/// The time by which certificates have to be valid.
+struct Now(Arc<dyn Clock>);
+
+impl fmt::Debug for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Now")
+    }
+}
+
+impl TimeProvider for Now {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// Trusts the authorities in `ca` (PEM) and no others.
 ///
 /// # Errors
-/// A sentence that says what does not hold.
-pub(super) fn check(ca: &[u8], certificate: &[u8], host: &str, now: Timestamp) -> Result<(), String> {
+/// A sentence that says what is wrong with `ca`.
+pub(super) fn config(ca: &[u8], clock: Arc<dyn Clock>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(ca) {
         let authority = authority.map_err(|error| format!("caFile is not PEM: {error}"))?;
@@ -29,14 +40,19 @@ pub(super) fn check(ca: &[u8], certificate: &[u8], host: &str, now: Timestamp) -
         return Err("caFile has no certificate".to_owned());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| format!("caFile cannot be used: {error}"))?;
-    let name = ServerName::try_from(host.trim_matches(['[', ']'])).map_err(|error| format!("host name: {error}"))?;
-    let seconds = u64::try_from(now.as_second()).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    verifier
-        .verify_server_cert(&CertificateDer::from(certificate), &[], &name, &[], now)
-        .map(|_| ())
-        .map_err(|error| format!("its certificate does not stand up to caFile: {error}"))
+    let versions =
+        ClientConfig::builder_with_details(provider, Arc::new(Now(clock))).with_safe_default_protocol_versions();
+    let builder = versions.map_err(|error| format!("caFile cannot be used: {error}"))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// For connections without TLS.
+///
+/// # Errors
+/// As [`config`].
+pub(super) fn trust_nobody() -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }

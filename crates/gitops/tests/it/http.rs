@@ -7,13 +7,13 @@ use base64::Engine as _;
 use upgrade_core::Failure;
 use upgrade_core::ports::{Ancestry, GitManager, Repository};
 
-use crate::server::{Behaviour, Server};
+use crate::server::{Behaviour, CHAIN, DIRECT, Server};
 use crate::world::*;
 
 const TOKEN: &str = "t0ken-that-must-not-leak";
 
 fn serve(world: &World, behaviour: Behaviour) -> (Server, Repository) {
-    let server = Server::start(world.dir.path().to_path_buf(), behaviour, false);
+    let server = Server::start(world.dir.path().to_path_buf(), behaviour, None);
     let repository = repository(&server.url());
     (server, repository)
 }
@@ -221,7 +221,6 @@ async fn answers_that_may_pass_are_retryable_and_others_are_not() {
         ("429 Slow down", "git-unreachable", true),
         ("403 No", "git-denied", false),
         ("404 Nothing here", "git-denied", false),
-        ("301 Moved\r\nLocation: http://localhost:1/elsewhere/info/refs?service=git-upload-pack", "git-denied", false),
     ] {
         *server.behaviour.answer.lock().unwrap() = Some(answer);
         let failure = world.manager("a", |_| {}).head(&app(), &repository).await.unwrap_err();
@@ -233,10 +232,87 @@ async fn answers_that_may_pass_are_retryable_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_refused_and_named_whatever_it_looks_like_and_whenever_it_comes() {
+    let world = World::new();
+    let (server, repository) = serve(&world, Behaviour::default());
+    for (answer, to) in [
+        (
+            "301 Moved\r\nLocation: http://localhost:1/new.git/info/refs?service=git-upload-pack",
+            "http://localhost:1/new.git;",
+        ),
+        ("302 Found\r\nLocation: https://bot:hunter2@git.test/new.git?hunter2", "https://git.test/new.git;"),
+        // libgit2 would follow the first and dereference a null pointer at the second.
+        ("307 Moved\r\nLocation: /new.git/info/refs?service=git-upload-pack", "/new.git;"),
+        ("308 Moved\r\nLocation: /new.git/info/refs", "/new.git;"),
+        ("308 Moved", "a place that cannot be read;"),
+    ] {
+        for honest in [0, 1] {
+            *server.behaviour.answer.lock().unwrap() = Some(answer);
+            server.behaviour.honest.store(honest, Ordering::SeqCst);
+            let manager = world.manager(&format!("{answer:.3}-{honest}"), |_| {});
+            let failure = manager.head(&app(), &repository).await.unwrap_err();
+            assert_eq!((failure.code.as_str(), failure.retryable), ("git-redirected", false), "{answer}: {failure}");
+            assert!(failure.message.contains(to), "{failure}");
+            assert!(failure.hint.contains("write that URL into spec.git.repositories"), "{}", failure.hint);
+            assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_of_a_push_takes_the_credentials_nowhere() {
+    let world = World::new();
+    let elsewhere = Server::start(world.dir.path().to_path_buf(), Behaviour::default(), None);
+    let location = format!("307 Moved\r\nLocation: {}/git-receive-pack", elsewhere.url());
+    let behaviour = Behaviour { authorization: Some(basic("bot", TOKEN)), ..Behaviour::default() };
+    let (server, mut repository) = serve(&world, behaviour);
+    repository.secret = Some("git-write".into());
+    let manager = world.manager_with("a", secret(&[("username", "bot"), ("password", TOKEN)]), |_| {});
+    let head = manager.head(&app(), &repository).await.unwrap();
+    *server.behaviour.answer.lock().unwrap() = Some(Box::leak(location.into_boxed_str()));
+    // The head, the refs for the push; then comes the pack.
+    server.behaviour.honest.store(2, Ordering::SeqCst);
+    let failure = manager.commit(&app(), &bump(&repository, "op-1")).await.unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.retryable), ("git-redirected", false), "{failure}");
+    assert_eq!(world.head().to_string(), head);
+    assert_eq!(elsewhere.behaviour.authorized.load(Ordering::SeqCst), 0);
+    assert_eq!(elsewhere.behaviour.requests.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn over_https_everything_works_with_nothing_but_the_root_in_the_secret() {
+    let world = World::new();
+    world.age(120);
+    let behaviour = Behaviour { authorization: Some(format!("Bearer {TOKEN}")), ..Behaviour::default() };
+    let server = Server::start(world.dir.path().to_path_buf(), behaviour, Some(CHAIN));
+    let mut repository = repository(&format!("https://localhost:{}/apps.git", server.address.port()));
+    repository.secret = Some("git-write".into());
+    let root = include_str!("fixtures/chain-ca.pem");
+    let manager = world.manager_with("a", secret(&[("bearerToken", TOKEN), ("caFile", root)]), |_| {});
+    let head = manager.head(&app(), &repository).await.unwrap();
+    assert_eq!(manager.pins(&app(), &repository, &head, &[chart()]).await.unwrap()[0].value, "1.4.0");
+    let record = manager.commit(&app(), &bump(&repository, "op-1")).await.unwrap();
+    assert_eq!(record.sha, world.head().to_string());
+    assert_eq!(manager.find(&app(), &repository, "op-1").await.unwrap(), Some(record.clone()));
+    let contained = manager.ancestry(&app(), &repository, &head, &record.sha).await.unwrap();
+    assert_eq!(contained, Ancestry::Contained);
+
+    let (ca, both) = (include_str!("fixtures/ca.pem"), [include_str!("fixtures/ca.pem"), root].concat());
+    let head = async |name: &str, ca: &str| {
+        let manager = world.manager_with(name, secret(&[("bearerToken", TOKEN), ("ca.crt", ca)]), |_| {});
+        manager.head(&app(), &repository).await
+    };
+    assert_eq!(head("both", &both).await.unwrap(), record.sha);
+    let failure = head("other", ca).await.unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.retryable), ("git-untrusted", false), "{failure}");
+    assert_no_token(&failure);
+}
+
+#[tokio::test]
 async fn a_certificate_authority_of_ones_own_is_the_only_one_that_counts() {
     let world = World::new();
     let behaviour = Behaviour { authorization: Some(basic("bot", TOKEN)), ..Behaviour::default() };
-    let server = Server::start(world.dir.path().to_path_buf(), behaviour, true);
+    let server = Server::start(world.dir.path().to_path_buf(), behaviour, Some(DIRECT));
     let (ca, other) = (include_str!("fixtures/ca.pem"), include_str!("fixtures/other-ca.pem"));
     let head = async |name: &str, host: &str, ca: Option<&str>, at: &str| {
         let mut keys = vec![("username", "bot"), ("password", TOKEN)];

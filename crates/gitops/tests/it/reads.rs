@@ -1,6 +1,8 @@
 //! Heads, facts, ancestry, logs, and what happens when the remote or the local copy is not as it should be.
 
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use upgrade_core::ports::{Ancestry, GitManager, Repository};
 
@@ -154,14 +156,36 @@ async fn files_are_refused_unless_enabled_and_missing_ones_may_come_back() {
 #[tokio::test]
 async fn a_server_that_never_answers_costs_one_timeout_per_call() {
     let world = World::new();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/apps.git", listener.local_addr().unwrap());
-    let manager = Arc::new(world.manager("a", |options| options.timeout = std::time::Duration::from_millis(200)));
-    for _ in 0..2 {
-        let failure = manager.head(&app(), &repository(&url)).await.unwrap_err();
-        assert_eq!((failure.code.as_str(), failure.retryable), ("git-unreachable", true));
-        assert!(failure.message.contains("no answer within"), "not held up by the call before: {failure}");
+    for (scheme, repository, secrets, _listener) in silent_servers() {
+        let manager = world.manager_with(scheme, secrets, |options| options.timeout = Duration::from_millis(200));
+        // More often than copies can be left behind, so that calls which do not end would be noticed.
+        for _ in 0..7 {
+            let failure = manager.head(&app(), &repository).await.unwrap_err();
+            assert_eq!((failure.code.as_str(), failure.retryable), ("git-unreachable", true), "{scheme}");
+            assert!(failure.message.contains("no answer within"), "{scheme}: held up by the call before: {failure}");
+        }
     }
-    // Lets the hanging threads go, or the runtime would wait for them.
-    drop(listener);
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up_long_before_the_call_is() {
+    let world = World::new();
+    for (scheme, repository, secrets, _listener) in silent_servers() {
+        let manager = world.manager_with(scheme, secrets, |options| options.silence = Duration::from_millis(200));
+        let failure = manager.head(&app(), &repository).await.unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.retryable), ("git-unreachable", true), "{scheme}");
+        assert!(failure.message.contains("no answer within 200ms"), "{scheme}: {failure}");
+    }
+}
+
+/// Servers that take connections and never say a word, with the repositories on them.
+fn silent_servers() -> Vec<(&'static str, Repository, Known, TcpListener)> {
+    let server = |scheme| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut repository = repository(&format!("{scheme}://{}/apps.git", listener.local_addr().unwrap()));
+        repository.secret = Some("git-write".into());
+        let keys = [("identity", "key"), ("known_hosts", "127.0.0.1 ssh-ed25519 AAAA"), ("password", "secret")];
+        (scheme, repository, secret(&keys), listener)
+    };
+    ["http", "https", "ssh"].map(server).into()
 }

@@ -17,13 +17,25 @@ pub(crate) struct Behaviour {
     pub(crate) authorization: Option<String>,
     /// Answered instead of what git says.
     pub(crate) answer: Mutex<Option<&'static str>>,
+    /// How many requests are answered by git before `answer` is.
+    pub(crate) honest: AtomicU32,
     /// Drops the connection instead of passing on the answer to the next push.
     pub(crate) lose_next_answer: AtomicBool,
+    /// How many requests there were.
+    pub(crate) requests: AtomicU32,
     /// How many requests carried an `Authorization` header.
     pub(crate) authorized: AtomicU32,
     /// How many requests for packs were answered.
     pub(crate) fetches: AtomicU32,
 }
+
+/// A certificate, with what it is issued by, and its key; both PEM.
+pub(crate) type Identity = (&'static str, &'static str);
+
+/// Valid for localhost and 127.0.0.1, issued by `ca.pem`.
+pub(crate) const DIRECT: Identity = (include_str!("fixtures/server.pem"), include_str!("fixtures/server-key.pem"));
+/// Valid for the same, issued by an intermediate authority that `chain-ca.pem` has issued.
+pub(crate) const CHAIN: Identity = (include_str!("fixtures/chain.pem"), include_str!("fixtures/chain-key.pem"));
 
 /// Serves the folders below `root` until it is dropped.
 pub(crate) struct Server {
@@ -33,7 +45,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(root: PathBuf, behaviour: Behaviour, tls: bool) -> Self {
+    pub(crate) fn start(root: PathBuf, behaviour: Behaviour, tls: Option<Identity>) -> Self {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let server = Self {
             address: ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into(),
@@ -41,7 +53,7 @@ impl Server {
             stop: Arc::default(),
         };
         let (behaviour, stop) = (server.behaviour.clone(), server.stop.clone());
-        let tls = tls.then(|| Arc::new(tls_config()));
+        let tls = tls.map(|identity| Arc::new(tls_config(identity)));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
@@ -79,14 +91,14 @@ impl Drop for Server {
     }
 }
 
-fn tls_config() -> ServerConfig {
-    let certificate = CertificateDer::from_pem_slice(include_bytes!("fixtures/server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("fixtures/server-key.pem")).unwrap();
+fn tls_config((chain, key): Identity) -> ServerConfig {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
+        .with_single_cert(chain, key)
         .unwrap()
 }
 
@@ -122,6 +134,7 @@ fn serve<S: Read + Write>(stream: &mut S, root: &PathBuf, behaviour: &Behaviour)
         (&mut reader).take(length.parse().unwrap()).read_to_end(&mut body)?;
     }
     let stream = reader.into_inner();
+    behaviour.requests.fetch_add(1, Ordering::SeqCst);
     if header("authorization").is_some() {
         behaviour.authorized.fetch_add(1, Ordering::SeqCst);
     }
@@ -131,7 +144,9 @@ fn serve<S: Read + Write>(stream: &mut S, root: &PathBuf, behaviour: &Behaviour)
         let answer = "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"git\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         return stream.write_all(answer.as_bytes());
     }
-    if let Some(answer) = *behaviour.answer.lock().unwrap() {
+    let one_less = |honest: u32| honest.checked_sub(1);
+    let is_honest = behaviour.honest.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+    if !is_honest && let Some(answer) = *behaviour.answer.lock().unwrap() {
         return stream
             .write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
     }
