@@ -17,6 +17,9 @@ use crate::ports::free_port;
 use crate::process::{self, Account, Spec};
 use crate::ready::Ready;
 
+/// The user of every SSH connection; the key tells who it is.
+const SSH_USER: &str = "git";
+
 /// Name of Gitea's administrator.
 const ADMIN: &str = "rig-admin";
 
@@ -26,6 +29,8 @@ pub struct GitHost {
     url: String,
     password: String,
     token: String,
+    ssh_port: u16,
+    host_key: String,
     http: reqwest::Client,
 }
 
@@ -34,6 +39,7 @@ pub struct GitHost {
 pub(crate) struct Plan {
     dir: PathBuf,
     url: String,
+    ssh_port: u16,
     database_port: u16,
     database_account: Option<Account>,
     password: String,
@@ -44,6 +50,7 @@ impl Plan {
         Ok(Self {
             dir: dir.to_owned(),
             url: format!("http://127.0.0.1:{}", free_port()?),
+            ssh_port: free_port()?,
             database_port: free_port()?,
             database_account: database_account()?,
             password: secret(),
@@ -52,6 +59,10 @@ impl Plan {
 
     fn ini(&self) -> PathBuf {
         self.dir.join("gitea/app.ini")
+    }
+
+    fn host_key(&self) -> PathBuf {
+        self.dir.join("gitea/host-key")
     }
 
     /// Makes the database cluster and Gitea's configuration.
@@ -69,6 +80,19 @@ impl Plan {
             .directory(&database)
             .account(self.database_account.clone());
         process::run(&initdb, logs).await?;
+        // Gitea's own would be RSA of 4096 bits, which takes seconds.
+        let host_key = Spec::new("ssh-keygen", "ssh-keygen").args([
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-C",
+            "rig",
+            "-f",
+            &self.host_key().to_string_lossy(),
+        ]);
+        process::run(&host_key, logs).await.context("making the Git host's key")?;
         fs::write(self.ini(), self.ini_text(binaries)?)?;
         Ok(())
     }
@@ -80,7 +104,9 @@ impl Plan {
         Ok(format!(
             "APP_NAME = rig\nRUN_MODE = prod\nRUN_USER = {user}\nWORK_PATH = {work}\n\
              [server]\nPROTOCOL = http\nHTTP_ADDR = 127.0.0.1\nHTTP_PORT = {port}\nROOT_URL = {url}/\n\
-             DISABLE_SSH = true\nOFFLINE_MODE = true\nSTATIC_ROOT_PATH = {static_root}\nLFS_START_SERVER = false\n\
+             START_SSH_SERVER = true\nSSH_DOMAIN = 127.0.0.1\nSSH_PORT = {ssh_port}\nSSH_LISTEN_HOST = 127.0.0.1\n\
+             BUILTIN_SSH_SERVER_USER = {SSH_USER}\nSSH_SERVER_HOST_KEYS = {host_key}\nSSH_ROOT_PATH = {work}/ssh\n\
+             SSH_CREATE_AUTHORIZED_KEYS_FILE = false\nOFFLINE_MODE = true\nSTATIC_ROOT_PATH = {static_root}\nLFS_START_SERVER = false\n\
              [database]\nDB_TYPE = postgres\nHOST = 127.0.0.1:{database_port}\nNAME = postgres\nUSER = postgres\n\
              SSL_MODE = disable\n\
              [security]\nINSTALL_LOCK = true\nSECRET_KEY = {secret}\n\
@@ -92,6 +118,8 @@ impl Plan {
              [actions]\nENABLED = false\n[packages]\nENABLED = false\n[mailer]\nENABLED = false\n",
             work = work.display(),
             url = self.url,
+            ssh_port = self.ssh_port,
+            host_key = self.host_key().display(),
             static_root = binaries.gitea_static().display(),
             database_port = self.database_port,
             secret = self.password,
@@ -142,7 +170,9 @@ impl Plan {
             .await?;
         let answer: Value = success(answer).await.context("making a Gitea token")?.json().await?;
         let token = answer.get("sha1").and_then(Value::as_str).context("Gitea's answer holds no token")?.to_owned();
-        Ok(GitHost { url: self.url.clone(), password: self.password.clone(), token, http })
+        let host_key = fs::read_to_string(self.host_key().with_extension("pub"))?.trim().to_owned();
+        let (url, password) = (self.url.clone(), self.password.clone());
+        Ok(GitHost { url, password, token, ssh_port: self.ssh_port, host_key, http })
     }
 }
 
@@ -190,6 +220,28 @@ impl GitHost {
     #[must_use]
     pub fn clone_url_with_token(&self, owner: &str, name: &str) -> String {
         self.clone_url(owner, name).replacen("http://", &format!("http://{ADMIN}:{}@", self.token), 1)
+    }
+
+    /// The same over SSH.
+    #[must_use]
+    pub fn ssh_url(&self, owner: &str, name: &str) -> String {
+        format!("ssh://{SSH_USER}@127.0.0.1:{}/{owner}/{name}.git", self.ssh_port)
+    }
+
+    /// The line for a file `known_hosts` by which the SSH server is known; from its own key file.
+    #[must_use]
+    pub fn known_hosts(&self) -> String {
+        format!("[127.0.0.1]:{} {}\n", self.ssh_port, self.host_key)
+    }
+
+    /// Lets the owner of an SSH key (its public half, as `ssh-keygen` writes it) read a repository, and `push` if told so.
+    ///
+    /// # Errors
+    /// When Gitea cannot be reached or refuses, for instance because it knows the key already.
+    pub async fn add_deploy_key(&self, owner: &str, name: &str, key: &str, push: bool) -> anyhow::Result<()> {
+        let body = json!({"title": key, "key": key, "read_only": !push});
+        self.api(reqwest::Method::POST, &format!("/repos/{owner}/{name}/keys"), Some(&body)).await?;
+        Ok(())
     }
 
     /// Calls Gitea's REST API (`path` starts after `/api/v1`) as the administrator.

@@ -10,6 +10,7 @@
 )]
 
 mod admission;
+mod git_ssh;
 mod pods;
 
 use std::future::Future;
@@ -247,6 +248,7 @@ async fn a_rig_gives_what_journeys_need_and_leaves_nothing_behind() {
     let git = async {
         a_repository_is_pushed_to_and_cloned(&rig).await;
         a_commit_reaches_the_cluster(&rig).await;
+        git_ssh::repositories_are_read_and_written_over_ssh(&rig).await;
     };
     let admission = admission::what_is_installed_admits_and_allows_what_it_should(&rig);
     tokio::join!(storage, git, admission, pods_of_fake_nodes_become_ready(&rig));

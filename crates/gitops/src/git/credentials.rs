@@ -134,6 +134,11 @@ impl Keys {
             },
             Scheme::Ssh => {
                 let private = text("identity")?.ok_or_else(|| error("ssh needs the key identity".into()))?;
+                if password.is_none() && is_encrypted(&private) {
+                    return Err(error(
+                        "identity is encrypted, and its passphrase, the key password, is missing".into(),
+                    ));
+                }
                 Login::Key { private, public: text("identity.pub")?, passphrase: password }
             }
         };
@@ -189,6 +194,18 @@ impl Keys {
     }
 }
 
+/// Whether a private key wants a passphrase, in any of the forms that `ssh-keygen` and `openssl` write.
+fn is_encrypted(private: &str) -> bool {
+    let is_header = |line: &&str| line.starts_with("-----") || line.contains(':');
+    if private.lines().filter(is_header).any(|line| line.contains("ENCRYPTED")) {
+        return true;
+    }
+    let body: String = private.lines().map(str::trim).filter(|line| !is_header(line)).collect();
+    let bytes = STANDARD.decode(body).unwrap_or_default();
+    // OpenSSH's own form names the cipher first.
+    bytes.strip_prefix(b"openssh-key-v1\0").is_some_and(|rest| !rest.starts_with(b"\0\0\0\x04none"))
+}
+
 fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -226,6 +243,27 @@ mod tests {
         let error = keys("https://git.test/apps", &[("bearerToken", "tok\r\nX-Evil: 1")]).err().unwrap();
         assert!(error.to_string().contains("control characters"), "{error}");
         assert!(!format!("{error} {error:?}").contains("tok\r"), "{error:?}");
+    }
+
+    #[test]
+    fn an_encrypted_key_without_its_passphrase_is_refused_before_anybody_is_asked() {
+        let openssh = |cipher: &[u8]| {
+            let body = STANDARD.encode([b"openssh-key-v1\0", cipher].concat());
+            format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n-----END OPENSSH PRIVATE KEY-----\n")
+        };
+        let (open, closed) = (openssh(b"\0\0\0\x04none\0"), openssh(b"\0\0\0\x0aaes256-ctr\0"));
+        let new = |identity: &str, password: &str| {
+            let pairs = [("identity", identity), ("password", password), ("known_hosts", "x")];
+            keys("ssh://git@git.test/apps", &pairs).map(|_| ())
+        };
+        new(&open, "").unwrap();
+        new(&closed, "passphrase").unwrap();
+        let pkcs8 = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMII=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let old = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMII=\n-----END EC PRIVATE KEY-----\n";
+        for identity in [&closed, pkcs8, old] {
+            let error = new(identity, "").unwrap_err();
+            assert!(error.to_string().contains("passphrase"), "{error}");
+        }
     }
 
     #[test]

@@ -207,7 +207,9 @@ impl Session {
         }
         notes.logins.set(notes.logins.get() + 1);
         if notes.logins.get() > 1 {
-            return Err(refuse("it does not accept the credentials"));
+            let is_encrypted = matches!(&self.keys.login, Login::Key { passphrase: Some(_), .. });
+            let or = if is_encrypted { ", or password is not the passphrase of identity" } else { "" };
+            return Err(refuse(&format!("it does not accept the key{or}")));
         }
         match &self.keys.login {
             Login::Key { private, public, passphrase } if allowed.contains(CredentialType::SSH_MEMORY) => {
@@ -255,6 +257,7 @@ impl Session {
         match (error.code(), error.class()) {
             (ErrorCode::Certificate, _) => GitopsError::Untrusted { repository, why },
             (ErrorCode::Auth, _) => GitopsError::Denied { repository, why },
+            (ErrorCode::Eof, ErrorClass::Ssh) if is_refusal(error.message()) => GitopsError::Denied { repository, why },
             (_, ErrorClass::Odb | ErrorClass::Zlib | ErrorClass::Indexer | ErrorClass::Object)
                 if self.endpoint.is_remote() =>
             {
@@ -267,4 +270,48 @@ impl Session {
 
 fn is_here(local: &git2::Repository, commit: Oid) -> bool {
     local.find_commit(commit).is_ok_and(|commit| commit.tree().is_ok())
+}
+
+/// Whether what a server says over SSH, before it hangs up, will be the same next time. SSH has no status for that, only
+/// words; those that are not known here are taken for a trouble that passes.
+fn is_refusal(text: &str) -> bool {
+    const WORDS: [&str; 11] = [
+        "not found",
+        "not be found",
+        "cannot find",
+        "does not exist",
+        "does not appear to be a git repository",
+        "denied",
+        "authorized",
+        "not allowed",
+        "permission",
+        "write access",
+        "read only",
+    ];
+    let text = text.to_ascii_lowercase();
+    WORDS.iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusals_of_known_hosts_are_final_and_their_troubles_are_not() {
+        for text in [
+            "ERROR: Repository not found.",
+            "ERROR: Permission to org/apps.git denied to deploy key",
+            "ERROR: The key you are authenticating with has been marked as read only.",
+            "remote: ERROR: This deploy key does not have write access to this project.",
+            "ERROR: The project you were looking for could not be found or you don't have permission to view it.",
+            "error: Deploy Key: 5:key is not authorized to write apps/over-ssh.",
+            "error: Cannot find repository: apps/over-ssh",
+            "fatal: '/srv/apps.git' does not appear to be a git repository",
+        ] {
+            assert!(is_refusal(text), "{text}");
+        }
+        for text in ["error: Internal Server Error", "GitLab is currently unable to handle this request", ""] {
+            assert!(!is_refusal(text), "{text}");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! Heads, facts, ancestry, logs, and what happens when the remote or the local copy is not as it should be.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use upgrade_core::ports::{Ancestry, GitManager, Repository};
@@ -176,6 +175,16 @@ async fn a_server_that_falls_silent_is_given_up_long_before_the_call_is() {
         assert_eq!((failure.code.as_str(), failure.retryable), ("git-unreachable", true), "{scheme}");
         assert!(failure.message.contains("no answer within 200ms"), "{scheme}: {failure}");
     }
+}
+
+#[tokio::test]
+async fn the_short_spelling_of_an_ssh_url_reaches_the_port_of_ssh() {
+    let world = World::new();
+    let (_, mut repository, secrets, _listener) = silent_servers().pop().unwrap();
+    // Nobody else may listen on a loopback address of this test's own.
+    repository.url = "git@127.77.77.77:org/apps.git".into();
+    let failure = world.manager_with("a", secrets, |_| {}).head(&app(), &repository).await.unwrap_err();
+    assert!(failure.message.contains("127.77.77.77 port 22"), "{failure}");
 }
 
 /// Servers that take connections and never say a word, with the repositories on them.

@@ -67,10 +67,14 @@ impl Tunnel {
         let (near, far) = (near.into_split(), far.into_split());
         let alive = Notify::new();
         let both = async { tokio::join!(pump(near.0, far.1, &alive), pump(far.0, near.1, &alive)) };
-        let silent = async { while timeout(self.silence, alive.notified()).await.is_ok() {} };
+        let silent = async {
+            while timeout(self.silence, alive.notified()).await.is_ok() {}
+            // Before the connection closes, or libgit2 would tell first.
+            say(format!("no answer within {:?}", self.silence));
+        };
         tokio::select! {
             _ = both => {}
-            () = silent => say(format!("no answer within {:?}", self.silence)),
+            () = silent => {}
         }
     }
 }

@@ -132,11 +132,11 @@ impl Forward {
     fn target(&self, request: &Request<Incoming>) -> Option<Url> {
         let path = request.uri().path().strip_prefix(&self.secret)?;
         let query = request.uri().query();
-        let is_known = match (request.method(), path, query) {
-            (&Method::GET, "/info/refs", Some("service=git-upload-pack" | "service=git-receive-pack")) => true,
-            (&Method::POST, "/git-upload-pack" | "/git-receive-pack", None) => true,
-            _ => false,
-        };
+        let is_known = matches!(
+            (request.method(), path, query),
+            (&Method::GET, "/info/refs", Some("service=git-upload-pack" | "service=git-receive-pack"))
+                | (&Method::POST, "/git-upload-pack" | "/git-receive-pack", None)
+        );
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         url.set_query(query);
