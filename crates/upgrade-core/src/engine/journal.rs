@@ -59,7 +59,7 @@ pub struct Entry {
     /// Ended in the present direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Not to be looked at before.
+    /// Not to be looked at before. Later looks that saw nothing new are not written: a journal has no heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub look_again: Option<Timestamp>,
     /// What it waits for, for people.
@@ -173,6 +173,14 @@ impl Journal {
     /// The entry of a step, if it was begun.
     pub fn entry(&self, step: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.step == step)
+    }
+
+    /// When to look at the step again, if that is all in which this journal differs from what it was before the look.
+    pub(super) fn only_waits_longer_than(&self, before: &Self, step: &Step) -> Option<Timestamp> {
+        let until = self.entry(&step.id)?.look_again?;
+        let mut same = before.clone();
+        same.entry_mut(&step.id)?.look_again = Some(until);
+        (same == *self).then_some(until)
     }
 
     pub(super) fn entry_mut(&mut self, step: &str) -> Option<&mut Entry> {

@@ -281,7 +281,14 @@ impl Engine<'_> {
             };
         }
         let seen = seen.unwrap_or_else(Observation::Failed);
+        let before = journal.clone();
         settle(&mut journal, step, direction, seen, self.clock.now());
+        if let Some(until) = journal.only_waits_longer_than(&before, step) {
+            return Ok(match journal.outcome {
+                Some(outcome) => Tick::Ended(outcome, Some(until)),
+                None => Tick::Wait(until),
+            });
+        }
         self.save(plan, &journal, revision).await?;
         Ok(Tick::Progressed)
     }

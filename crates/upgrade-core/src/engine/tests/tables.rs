@@ -317,6 +317,17 @@ fn nobody_sleeps_through_a_shared_deadline() {
 }
 
 #[test]
+fn waiting_is_written_once_however_often_it_is_looked_at() {
+    let warehouse = Warehouse::with(vec![Fault::Slow]);
+    let journal = drive(&warehouse, &plan(1, None), None, 100);
+    assert_eq!(journal.outcome, Some(Outcome::Succeeded));
+    let state = warehouse.state.lock().unwrap();
+    assert!(state.now_in_seconds() >= 20, "it was not slow");
+    // The new journal, the intent, what is waited for, the evidence, the end.
+    assert_eq!(state.saves, 5);
+}
+
+#[test]
 fn a_shared_deadline_after_the_point_of_no_return_fails_forward() {
     let plan = plan(2, Some(0)).bounded_by(stretch("a", "b", 30)).unwrap();
     let journal = journal(&plan, &[("a", StepState::Done), ("b", StepState::Doing)]);

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) stuck: BTreeSet<String>,
     pub(super) crashed: bool,
     pub(super) guard_lost: bool,
+    /// How often the journal was written.
+    pub(super) saves: usize,
     /// The step that was prepared last, until something was done.
     prepared: Option<String>,
     now: Timestamp,
@@ -55,6 +57,12 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Warehouse {
     pub(super) state: Mutex<State>,
+}
+
+impl State {
+    pub(super) fn now_in_seconds(&self) -> i64 {
+        self.now.as_second()
+    }
 }
 
 impl Warehouse {
@@ -169,6 +177,7 @@ impl JournalStore for Reachable<'_> {
         if self.warehouse.state.lock().unwrap().crashed {
             return Err(Failure::transient("crash", "died").into());
         }
+        self.warehouse.state.lock().unwrap().saves += 1;
         self.store.save(operation, plan, journal, expected).await
     }
 }
