@@ -27,6 +27,9 @@ pub struct Root {
     pub as_found: Option<bool>,
     /// Whether an earlier operation of this app held it: then a version that the data does not belong to may be waiting in Git.
     pub adopted: bool,
+    /// Whether Git declares its `suspend`: then its parent lets it go as soon as that is resumed itself.
+    #[serde(default)]
+    pub declared: bool,
 }
 
 /// A workload that the operation stops and puts back.
@@ -184,6 +187,7 @@ pub fn roots(facts: &DeliveryFacts, take_over: &[String]) -> Vec<Root> {
                 own: object.own,
                 as_found,
                 adopted,
+                declared: object.suspend_declared,
             }
         })
         .collect()
@@ -378,9 +382,9 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
             deadlines::WRITE,
         )
         .releasing(id("suspend", &root.object));
-        // A parent above a held release object starts nothing; everything else may create a pod of the target.
-        let starts = root.own || !inputs.roots.iter().any(|other| other.own && other.role == DeliveryRole::Release);
-        if starts && !passed {
+        // The first one may create a pod of the target, also when it is a parent: a parent is only held because Git declares
+        // `suspend` below it, so it lets go of what is below as soon as it works again.
+        if !passed {
             resume = resume.irrevocable();
             passed = true;
         }

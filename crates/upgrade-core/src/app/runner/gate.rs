@@ -18,10 +18,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether another of the app's own objects was released by this operation already: its pods are the target's.
+    /// Whether another object was released by this operation already: pods may be the target's.
     fn has_released_another(&self) -> bool {
-        let own = self.inputs.roots.iter().filter(|root| root.own).map(|root| id("release/resume", &root.object));
-        own.filter(|step| *step != self.cx.step.id)
+        let steps = self.inputs.roots.iter().map(|root| id("release/resume", &root.object));
+        steps
+            .filter(|step| *step != self.cx.step.id)
             .any(|step| self.cx.journal.entry(&step).is_some_and(|entry| entry.state == StepState::Done))
     }
 
@@ -38,9 +39,11 @@ impl Work<'_> {
                 continue;
             }
             let found = self.ports.delivery.suspension(&root.object).await?;
+            // Its parent lets it go when Git declares `suspend`; the hold stays until we take it away.
+            let let_go = root.declared && self.has_released_another();
             let ours = found.as_ref().is_some_and(|found| {
                 found.held_by.as_deref() == Some(self.cx.plan.operation.as_str())
-                    && found.suspend == Some(true)
+                    && (found.suspend == Some(true) || let_go)
                     && found.uid == root.uid
             });
             if !ours {

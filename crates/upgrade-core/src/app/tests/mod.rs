@@ -1,6 +1,9 @@
-//! Preflight and plans on facts made by hand: what is refused, and in which order things are done.
+//! Preflight and plans on facts made by hand, and whole operations in a small model of everything they work on.
 
 mod builders;
+mod journeys;
 mod keeping;
+mod meddling;
 mod plans;
 mod refusals;
+mod world;

@@ -93,9 +93,13 @@ fn a_rollback_deletes_a_claim_only_when_its_copy_is_kept_freed_and_reserved_and_
 
 #[test]
 fn each_plan_has_one_point_of_no_return_and_it_is_the_first_write_that_cannot_be_taken_back() {
+    let mut declared = release_facts();
+    declared.delivery.objects[1].suspend_declared = true;
     let cases = [
         (upgrade_plan(&facts()), "release/resume/kustomization/flux-system/notes"),
         (upgrade_plan(&release_facts()), "release/resume/helmrelease/notes/notes"),
+        // The parent lets go of what it declares as soon as it works again.
+        (upgrade_plan(&declared), "release/resume/kustomization/flux-system/root"),
         (rollback_plan(), "swap/delete/data"),
     ];
     for (plan, expected) in cases {

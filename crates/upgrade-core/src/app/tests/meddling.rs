@@ -1,0 +1,256 @@
+//! Somebody else changes the world in the middle of an operation: what rested on it is not done, and nothing is lost.
+
+use jiff::SignedDuration;
+
+use super::world::{Behaviour, Journey, Meddle, Setup, State, Trouble, World};
+use crate::app::after::FollowUp;
+use crate::engine::Outcome;
+use crate::ports::ReclaimPolicy;
+
+const RELEASE: Setup =
+    Setup { release: true, declares_suspend: false, declares_replicas: false, as_found: None, online: false };
+const PLAIN: Setup = Setup { release: false, ..RELEASE };
+
+fn upgrade(setup: Setup, after: &'static str, act: Meddle) -> Journey {
+    World::new(setup).upgrade(Trouble { meddle: Some((after, act)), ..Trouble::default() })
+}
+
+/// The rollback of an upgrade to a version that dies on start.
+fn rollback(setup: Setup, after: &'static str, act: Meddle) -> Journey {
+    let world = World::new(setup);
+    world.state().behaviours.insert("1.1.0".into(), Behaviour::Crashes);
+    let failed = world.upgrade(Trouble::default());
+    failed.roll_back(true, Trouble { meddle: Some((after, act)), ..Trouble::default() })
+}
+
+/// Sound, apart from what the meddling itself broke.
+fn assert_sound_but(journey: &Journey, meddled: &str) {
+    let mut faults = journey.faults();
+    faults.retain(|fault| meddled.is_empty() || !fault.contains(meddled));
+    assert!(faults.is_empty(), "{faults:#?}\n{:?}", journey.outcome());
+}
+
+fn assert_undone(journey: &Journey, code: &str) {
+    assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
+    assert_eq!(journey.failure(), code);
+}
+
+fn committed(journey: &Journey) -> bool {
+    journey.calls().contains(&"git.commit")
+}
+
+#[test]
+fn nothing_is_committed_once_the_suspension_is_not_ours() {
+    for setup in [PLAIN, RELEASE] {
+        let resumed = upgrade(setup, "snapshot/record", |state| state.own().suspend = None);
+        assert_undone(&resumed, "hold-lost");
+        assert!(!committed(&resumed));
+        assert_sound_but(&resumed, "");
+        let taken = upgrade(setup, "snapshot/record", |state| state.own().held_by = Some("another".into()));
+        assert_undone(&taken, "hold-lost");
+        assert!(!committed(&taken));
+        let replaced = upgrade(setup, "snapshot/record", |state| state.own().uid = "another".into());
+        assert_undone(&replaced, "hold-lost");
+        assert!(!committed(&replaced));
+    }
+}
+
+#[test]
+fn nothing_is_committed_once_something_ran_on_the_data() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = upgrade(setup, "snapshot/record", |state| state.deployment.replicas = 2);
+        assert_undone(&journey, "started-since-cut");
+        assert!(!committed(&journey));
+        assert_sound_but(&journey, "the restore point is not void");
+    }
+}
+
+#[test]
+fn a_pod_of_anybody_on_the_claim_stops_the_commit() {
+    let journey = upgrade(PLAIN, "snapshot/record", |state| {
+        state.unmounts_at = Some(state.now + SignedDuration::from_secs(60));
+    });
+    assert_undone(&journey, "started-since-cut");
+    assert!(!committed(&journey));
+}
+
+#[test]
+fn nothing_is_committed_once_the_claim_is_another_one() {
+    let journey = upgrade(PLAIN, "snapshot/record", |state| {
+        state.storage.claims.get_mut("data").unwrap().volume = Some("pv-other".into());
+    });
+    assert_undone(&journey, "claim-changed");
+    assert!(!committed(&journey));
+}
+
+#[test]
+fn nothing_is_released_once_something_ran_on_the_data_and_the_commit_is_taken_back() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = upgrade(setup, "release/fetch/gitrepository/flux-system/apps", |state| {
+            state.deployment.replicas = 2;
+        });
+        assert_undone(&journey, "started-since-cut");
+        assert_eq!(journey.world.state().git.commits.len(), 3, "one bump, one revert");
+        assert_sound_but(&journey, "the restore point is not void");
+    }
+}
+
+#[test]
+fn nothing_is_released_once_the_suspension_is_not_ours() {
+    let journey = upgrade(RELEASE, "release/fetch/gitrepository/flux-system/apps", |state| {
+        state.own().held_by = Some("another".into());
+    });
+    assert_undone(&journey, "hold-lost");
+}
+
+#[test]
+fn a_value_that_somebody_else_commits_first_wins() {
+    let journey = upgrade(PLAIN, "snapshot/record", |state| state.git.push("1.2.0", None, "Mine"));
+    assert_undone(&journey, "superseded");
+    assert_eq!(journey.world.state().git.head().message, "Mine");
+}
+
+#[test]
+fn a_value_that_somebody_else_commits_on_top_is_not_released_by_us() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = upgrade(setup, "commit/push/apps", |state| state.git.push("1.2.0", None, "Mine"));
+        assert_undone(&journey, "superseded");
+        let state = journey.world.state();
+        assert_eq!(state.git.head().message, "Mine", "their commit is not reverted");
+        let ran = state.storage.acknowledged.iter().any(|write| write.version == "1.1.0");
+        assert!(!ran, "the superseded version never ran");
+    }
+}
+
+#[test]
+fn a_version_that_is_superseded_after_its_release_is_left_to_a_person() {
+    for setup in [PLAIN, RELEASE] {
+        let last = if setup.release {
+            "release/resume/helmrelease/notes/notes"
+        } else {
+            "release/start/deployment/notes/notes"
+        };
+        let world = World::new(setup);
+        world.state().behaviours.insert("1.1.0".into(), Behaviour::NeverReady);
+        world.state().behaviours.insert("1.2.0".into(), Behaviour::NeverReady);
+        let journey = world.upgrade(Trouble {
+            meddle: Some((last, |state| state.git.push("1.2.0", None, "Mine"))),
+            ..Trouble::default()
+        });
+        assert!(matches!(journey.outcome(), Outcome::Failed { .. }));
+        assert_eq!(journey.failure(), "superseded");
+        assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }));
+    }
+}
+
+#[test]
+fn a_history_that_cannot_be_told_is_waited_for_and_never_believed() {
+    let journey = upgrade(PLAIN, "commit/push/apps", |state| {
+        state.git.shallow = true;
+        state.git.push("1.1.0", None, "A neighbour's change");
+    });
+    assert_undone(&journey, "deadline-exceeded");
+    assert_sound_but(&journey, "");
+}
+
+#[test]
+fn a_snapshot_that_does_not_belong_to_its_content_is_no_restore_point() {
+    let journey = upgrade(PLAIN, "snapshot/take/data", |state| {
+        for snapshot in state.storage.snapshots.values_mut() {
+            snapshot.mismatch = Some("its content names another snapshot".into());
+        }
+    });
+    assert_undone(&journey, "snapshot-mismatch");
+    assert!(!committed(&journey));
+    assert_sound_but(&journey, "");
+}
+
+#[test]
+fn a_suspension_by_others_is_left_as_it_is() {
+    let journey = upgrade(PLAIN, "", |state| state.own().suspend = Some(true));
+    assert_undone(&journey, "suspended-by-others");
+    assert!(!journey.calls().contains(&"workloads.stop"));
+    assert_eq!(journey.world.state().objects[1].suspend, Some(true));
+}
+
+#[test]
+fn a_hold_of_another_operation_is_waited_for() {
+    let journey = upgrade(PLAIN, "", |state| {
+        state.own().suspend = Some(true);
+        state.own().held_by = Some("another".into());
+    });
+    assert_undone(&journey, "held-by-other-operation");
+    let state = journey.world.state();
+    assert!(!state.calls.contains(&"workloads.stop"));
+    assert_eq!(state.objects[1].held_by.as_deref(), Some("another"));
+}
+
+#[test]
+fn an_interruption_starts_the_soak_again() {
+    let journey = upgrade(PLAIN, "verify/healthy", |state| {
+        state.pass(SignedDuration::from_millis(1500));
+        state.pods.clear();
+    });
+    assert_eq!(journey.outcome(), &Outcome::Succeeded);
+    assert_sound_but(&journey, "");
+}
+
+#[test]
+fn while_git_cannot_be_reached_nothing_is_let_go_and_it_heals_by_itself() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = World::new(setup).upgrade(Trouble {
+            cancel_after: Some("commit/push/apps"),
+            meddle: Some(("commit/push/apps", |state| {
+                state.git.down_until = Some(state.now + SignedDuration::from_secs(120));
+            })),
+            ..Trouble::default()
+        });
+        assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
+        assert_sound_but(&journey, "");
+        assert!(journey.world.state().now.duration_since(journey.journal.started_at).as_secs() > 120);
+        let gave_up = journey.journal.finished_at.unwrap().duration_since(journey.journal.started_at).as_secs();
+        assert!(gave_up < 120, "the app ran again before Git could be reached: {gave_up} s");
+    }
+}
+
+#[test]
+fn no_claim_is_deleted_while_a_copy_could_be_lost() {
+    let cases: [(&str, Meddle, &str); 4] = [
+        ("swap/reserve/data", |state| set_policy(state, "pv-data"), "not-retained"),
+        ("swap/reserve/data", |state| set_policy(state, "uid-pv"), "not-retained"),
+        ("swap/reserve/data", |state| state.deployment.replicas = 1, "started-since-cut"),
+        ("swap/reserve/data", |state| state.own().suspend = None, "hold-lost"),
+    ];
+    for (after, act, code) in cases {
+        let journey = rollback(RELEASE, after, act);
+        assert_undone(&journey, code);
+        assert!(!journey.calls().contains(&"volumes.recreate"), "{code}");
+        let state = journey.world.state();
+        assert_eq!(state.storage.claims["data"].volume.as_deref(), Some("pv-data"), "{code}");
+    }
+}
+
+fn set_policy(state: &mut State, prefix: &str) {
+    for (name, volume) in &mut state.storage.volumes {
+        if name.starts_with(prefix) {
+            volume.policy = ReclaimPolicy::Delete;
+        }
+    }
+}
+
+#[test]
+fn a_helper_claim_does_not_go_before_its_volume_is_kept() {
+    let journey = rollback(RELEASE, "stop/wait", |state| set_policy(state, "uid-pv"));
+    assert_undone(&journey, "not-retained");
+}
+
+#[test]
+fn a_rollback_never_goes_on_with_a_claim_on_another_volume() {
+    let journey = rollback(RELEASE, "swap/delete/data", |state| {
+        state.make_claim("data", Some("pv-data"), None, "somebody");
+    });
+    assert!(matches!(journey.outcome(), Outcome::Failed { .. }), "{:?}", journey.outcome());
+    assert_eq!(journey.failure(), "claim-on-other-volume");
+    assert!(!committed(&journey));
+    assert!(journey.world.state().storage.volumes.len() >= 2, "both volumes are still there");
+}

@@ -1,0 +1,304 @@
+//! Whole operations as a person and an operator make them: facts, preflight, plan, engine, a new process after each crash.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::builders::{release, spec, upgrade_to};
+use super::rules::Running;
+use super::{Fault, State, World, Write};
+use crate::app::after::{FollowUp, follow_up, sighting};
+use crate::app::facts::{AppFacts, FactPorts, gather};
+use crate::app::preflight;
+use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, Consistency, RollbackAsk, rollback, upgrade};
+use crate::engine::{Engine, EngineError, Journal, Outcome, Plan, StepState, Tick};
+use crate::ports::{Clock, JournalStore, ReclaimPolicy, RestorePointRecord, Workloads};
+
+/// What somebody else does to the world.
+pub(in crate::app::tests) type Meddle = fn(&mut State);
+
+/// What goes wrong while an operation runs.
+#[derive(Clone, Copy, Default)]
+pub(in crate::app::tests) struct Trouble {
+    /// One port call, by its number.
+    pub(in crate::app::tests) fault: Option<(usize, Fault)>,
+    /// Cancelled once this step is done.
+    pub(in crate::app::tests) cancel_after: Option<&'static str>,
+    /// Somebody does something once this step is done; before the first one when it is empty.
+    pub(in crate::app::tests) meddle: Option<(&'static str, Meddle)>,
+}
+
+/// An operation that has ended.
+pub(in crate::app::tests) struct Journey {
+    pub(in crate::app::tests) world: Arc<World>,
+    pub(in crate::app::tests) plan: Plan,
+    pub(in crate::app::tests) journal: Journal,
+}
+
+/// Runs what never waits for anything outside.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    poll(future).expect("nothing here waits for anything outside")
+}
+
+/// `None` when it waits for ever: the process is dead.
+fn poll<F: Future>(future: F) -> Option<F::Output> {
+    let future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+/// How long leftovers are looked after.
+fn give_up(journal: &Journal) -> Timestamp {
+    journal.finished_at.unwrap_or(Timestamp::MAX).saturating_add(SignedDuration::from_mins(5)).unwrap()
+}
+
+impl World {
+    fn spec(&self) -> AppSpec {
+        let mut spec = spec();
+        let setup = self.state().setup;
+        if setup.release {
+            spec.own = vec![release()];
+        }
+        if setup.online {
+            spec.snapshots.consistency = Consistency::Online;
+        }
+        spec.health.timeout = SignedDuration::from_secs(20);
+        spec.health.soak = SignedDuration::from_secs(2);
+        spec
+    }
+
+    fn facts(&self, spec: &AppSpec, point: Option<&RestorePointRecord>) -> AppFacts {
+        let ports = FactPorts { delivery: self, git: self, snapshots: self, workloads: self, apps: self, rights: self };
+        block_on(gather(ports, spec, point)).unwrap()
+    }
+
+    /// An upgrade from 1.0.0 to 1.1.0.
+    pub(in crate::app::tests) fn upgrade(self: &Arc<Self>, trouble: Trouble) -> Journey {
+        let mut ask = upgrade_to("1.1.0");
+        ask.app = self.spec();
+        let facts = self.facts(&ask.app, None);
+        let verdict = preflight::upgrade(&ask, &facts);
+        assert!(verdict.passed(), "{:?}", verdict.refusals);
+        self.run(upgrade::plan(&ask, &facts).unwrap(), trouble)
+    }
+
+    fn run(self: &Arc<Self>, plan: Plan, trouble: Trouble) -> Journey {
+        let inputs: AppInputs = serde_json::from_value(plan.inputs.clone()).unwrap();
+        {
+            let mut state = self.state();
+            let volume = state.volume_name();
+            state.running = Some(Running {
+                operation: plan.operation.clone(),
+                rollback: (plan.workflow == rollback::WORKFLOW).then(|| inputs.restore.is_some()),
+                from: inputs.from[0].value.clone(),
+                to: inputs.to[0].value.clone(),
+                stopped: inputs.stopped,
+                soak: inputs.health.soak,
+                volume,
+                released: false,
+            });
+            state.calls.clear();
+        }
+        let journal = self.drive(&plan, trouble);
+        let mut state = self.state();
+        state.pass(SignedDuration::from_secs(3));
+        state.running = None;
+        drop(state);
+        Journey { world: Arc::clone(self), plan, journal }
+    }
+
+    fn ports(self: &Arc<Self>) -> AppPorts {
+        AppPorts {
+            delivery: Arc::clone(self) as _,
+            git: Arc::clone(self) as _,
+            snapshots: Arc::clone(self) as _,
+            workloads: Arc::clone(self) as _,
+            health: Arc::clone(self) as _,
+            apps: Arc::clone(self) as _,
+            restore_points: Arc::clone(self) as _,
+        }
+    }
+
+    /// Ticks and sleeps, with a new process after each crash, until nothing is left to be done.
+    fn drive(self: &Arc<Self>, plan: &Plan, trouble: Trouble) -> Journal {
+        let operation = plan.operation.as_str();
+        let start = Journal::new(plan, self.now());
+        block_on(self.save(operation, plan, &start, None)).unwrap();
+        {
+            let mut state = self.state();
+            state.calls.clear();
+            state.fault = trouble.fault;
+        }
+        let mut meddle = trouble.meddle;
+        let mut journal = start;
+        for _ in 0..3000 {
+            let done = |step: &str| journal.entry(step).is_some_and(|entry| entry.state == StepState::Done);
+            if let Some((_, act)) = meddle.take_if(|(step, _)| step.is_empty() || done(step)) {
+                act(&mut self.state());
+            }
+            let cancel = trouble.cancel_after.is_some_and(done);
+            let runner = AppRunner::new(self.ports());
+            let engine = Engine { store: &**self, runner: &runner, guard: &**self, clock: &**self };
+            match poll(engine.tick(operation, cancel)) {
+                Some(Ok(Tick::Progressed)) => {}
+                Some(Ok(Tick::Wait(until))) => self.pass_until(until),
+                Some(Ok(Tick::Ended(_, Some(until)))) if until < give_up(&journal) => self.pass_until(until),
+                Some(Ok(Tick::Ended(..))) => break,
+                Some(Err(EngineError::Store(_))) => self.state().pass(SignedDuration::from_secs(1)),
+                Some(Err(error)) => panic!("{error}"),
+                None => {
+                    let mut state = self.state();
+                    assert!(state.crashed, "a tick waits for ever");
+                    state.crashed = false;
+                    state.pass(SignedDuration::from_secs(3));
+                }
+            }
+            journal = block_on(self.journals.load(operation)).unwrap().unwrap().journal;
+        }
+        journal
+    }
+
+    fn pass_until(&self, until: Timestamp) {
+        let mut state = self.state();
+        let pause = until.duration_since(state.now).max(SignedDuration::from_millis(1));
+        state.pass(pause);
+    }
+}
+
+impl Journey {
+    pub(in crate::app::tests) fn inputs(&self) -> AppInputs {
+        serde_json::from_value(self.plan.inputs.clone()).unwrap()
+    }
+
+    pub(in crate::app::tests) fn outcome(&self) -> &Outcome {
+        self.journal.outcome.as_ref().unwrap_or_else(|| panic!("it never ended: {:#?}", self.journal.entries.last()))
+    }
+
+    /// The code of the failure that ended it or turned it back; empty when there was none.
+    pub(in crate::app::tests) fn failure(&self) -> String {
+        match self.outcome() {
+            Outcome::Failed { failure, .. } | Outcome::Undone(crate::engine::Cause::StepFailed { failure, .. }) => {
+                failure.code.clone()
+            }
+            Outcome::Succeeded | Outcome::Undone(crate::engine::Cause::Cancelled) => String::new(),
+        }
+    }
+
+    pub(in crate::app::tests) fn calls(&self) -> Vec<&'static str> {
+        self.world.state().calls.clone()
+    }
+
+    /// What the operator would do now.
+    pub(in crate::app::tests) fn follow_up(&self) -> FollowUp {
+        let inputs = self.inputs();
+        let pods = block_on(self.world.pods("notes", &inputs.watched, &inputs.claim_names())).unwrap();
+        let seen = sighting(&self.plan, &self.journal, &inputs, &pods);
+        let restorable =
+            self.world.state().points.get(&inputs.restore_point).is_some_and(|point| point.void.is_empty());
+        follow_up(self.outcome(), inputs.auto_rollback, seen, restorable, "then")
+    }
+
+    /// The rollback of this upgrade, with its data or without.
+    pub(in crate::app::tests) fn roll_back(&self, restore_data: bool, trouble: Trouble) -> Journey {
+        let world = &self.world;
+        let inputs = self.inputs();
+        let point = world.state().points[&inputs.restore_point].clone();
+        let ask = RollbackAsk {
+            operation: "9a8b7c6d-op".into(),
+            name: "notes-1-rollback".into(),
+            app: world.spec(),
+            acknowledged_loss_since: Some(point.taken_at),
+            restore_point: point.clone(),
+            restore_data,
+            loses_writes: true,
+            block: true,
+            reason: String::new(),
+            only_from: inputs.to.clone(),
+            take_over: vec![self.plan.operation.clone()],
+            inherited: vec![inputs],
+        };
+        let facts = world.facts(&ask.app, Some(&point));
+        let verdict = preflight::rollback(&ask, &facts);
+        assert!(verdict.passed(), "{:?}", verdict.refusals);
+        world.run(rollback::plan(&ask, &facts).unwrap(), trouble)
+    }
+
+    /// Everything that is wrong with how it went and how it ended.
+    pub(in crate::app::tests) fn faults(&self) -> Vec<String> {
+        let state = self.world.state();
+        let inputs = self.inputs();
+        let mut wrong = state.breaches.clone();
+        let mut must = |holds: bool, what: &str| {
+            if !holds {
+                wrong.push(format!("at the end: {what}"));
+            }
+        };
+        let version = match self.outcome() {
+            Outcome::Failed { .. } => {
+                let listed = self.journal.leftovers(&self.plan);
+                let held = state.objects.iter().any(|one| one.held_by.is_some());
+                must(!held || listed.iter().any(|left| left.what.contains("suspended")), "a suspension is not listed");
+                let stopped = state.deployment.replicas == 0;
+                must(!stopped || listed.iter().any(|left| left.what.contains("stopped")), "a stop is not listed");
+                return wrong;
+            }
+            Outcome::Succeeded => &inputs.to[0].value,
+            Outcome::Undone(_) => &inputs.from[0].value,
+        };
+        let undone = matches!(self.outcome(), Outcome::Undone(_));
+        must(self.journal.leftovers(&self.plan).is_empty(), "something is left over");
+        must(state.git.head().version == *version, "the head carries another version");
+        must(state.deployment.version == *version, "another version is live");
+        let own = &state.objects[1];
+        must(own.suspend == inputs.roots.last().unwrap().as_found, "suspend is not as it was found");
+        must(state.objects.iter().all(|one| one.held_by.is_none()), "a hold is left");
+        must(!state.deployment.frozen, "the workload is still kept from being applied");
+        let claim = state.storage.volume_of("data");
+        must(claim.is_some_and(|volume| volume.policy == ReclaimPolicy::Delete), "the reclaim policy is not as found");
+        if inputs.restore.is_none() || !undone {
+            must(state.deployment.replicas == 2, "the replicas are not as found");
+        }
+        let helpers = state.storage.claims.keys().filter(|name| *name != "data").count();
+        must(helpers == 0, "a helper claim is left");
+        let operation = &self.plan.operation;
+        if undone {
+            let snapshots = state.storage.snapshots.values().any(|one| one.operation == *operation);
+            must(!snapshots, "a snapshot of what was undone is left");
+            let points = state.points.values().filter(|point| point.operation == *operation);
+            must(points.into_iter().all(|point| !point.void.is_empty()), "its restore point can still be used");
+        }
+        let data: Vec<&Write> = claim.iter().flat_map(|volume| volume.data.iter().chain(&volume.dirty)).collect();
+        let foreign = data.iter().any(|write| write.version.as_str() > version.as_str());
+        must(!foreign || inputs.restore.is_none() && self.plan.workflow == rollback::WORKFLOW, "newer data is left");
+        let kept = |write: &&Write| match &inputs.restore {
+            Some(point) if !undone => write.version == *version && write.at <= point.taken_at,
+            _ => true,
+        };
+        let lost = state.storage.acknowledged.iter().filter(kept).any(|write| !data.contains(&write));
+        must(!lost, "a write that somebody relied on is lost");
+        wrong
+    }
+
+    /// The end, without names that depend on how it was reached.
+    pub(in crate::app::tests) fn end(&self) -> String {
+        let state = self.world.state();
+        let outcome = match self.outcome() {
+            Outcome::Succeeded => "succeeded".to_owned(),
+            Outcome::Undone(cause) => format!("undone {cause:?}"),
+            Outcome::Failed { step, failure } => format!("failed {step} {}", failure.code),
+        };
+        let keys: Vec<String> = state.git.commits.iter().map(|commit| commit.key.clone().unwrap_or_default()).collect();
+        let volumes: Vec<_> = state.storage.volumes.values().map(|volume| volume.policy).collect();
+        let contents: Vec<_> = state.storage.contents.values().map(|content| content.policy).collect();
+        let points: Vec<_> = state.points.values().map(|point| (&point.name, &point.void)).collect();
+        let blocked: Vec<&String> = state.blocked.iter().map(|one| &one.version).collect();
+        let current: Vec<&String> = state.current.iter().map(|one| &one.value).collect();
+        format!(
+            "{outcome}; {keys:?}; live {} x{}; {volumes:?} {contents:?} {points:?} {blocked:?} {current:?}",
+            state.deployment.version, state.deployment.replicas
+        )
+    }
+}

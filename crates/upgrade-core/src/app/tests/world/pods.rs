@@ -1,0 +1,223 @@
+//! One Deployment of two pods that write to one claim.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::builders::deployment;
+use super::{State, Write};
+use crate::Failure;
+use crate::ports::{HealthReport, Holder, ObjectRef, PodFact, WorkloadFacts, WorkloadKind, WorkloadState};
+
+/// How a version behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::app::tests) enum Behaviour {
+    /// It changes the data and dies, over and over.
+    Crashes,
+    /// It changes the data and is never ready.
+    NeverReady,
+    /// It is ready and writes, and breaks a second later.
+    BreaksLater,
+}
+
+#[derive(Debug, Clone)]
+pub(in crate::app::tests) struct Deployment {
+    pub(in crate::app::tests) replicas: i32,
+    pub(in crate::app::tests) version: String,
+    pub(in crate::app::tests) frozen: bool,
+    /// Its resource version.
+    pub(in crate::app::tests) revision: u64,
+}
+
+impl Deployment {
+    pub(super) fn new() -> Self {
+        Self { replicas: 2, version: "1.0.0".into(), frozen: false, revision: 1 }
+    }
+
+    fn images(&self) -> Vec<(String, String)> {
+        vec![("notes".into(), format!("registry.test/notes:{}", self.version))]
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(in crate::app::tests) struct Pod {
+    name: String,
+    uid: String,
+    pub(in crate::app::tests) version: String,
+    created: Timestamp,
+    pub(in crate::app::tests) started: Option<Timestamp>,
+    pub(in crate::app::tests) ready: bool,
+    ends_at: Option<Timestamp>,
+    wrote_at: Timestamp,
+}
+
+const UID: &str = "uid-of-deployment";
+
+impl State {
+    fn behaviour(&self, version: &str) -> Option<Behaviour> {
+        self.behaviours.get(version).copied()
+    }
+
+    pub(super) fn turn_pods(&mut self) {
+        let now = self.now;
+        let wanted = usize::try_from(self.deployment.replicas).unwrap();
+        let version = self.deployment.version.clone();
+        let old = self.pods.iter().any(|pod| pod.version != version);
+        // Those of another version go first, all of them, as with `strategy: Recreate`.
+        for at in 0..self.pods.len() {
+            let too_many = at >= wanted || self.pods[at].version != version;
+            let pod = &mut self.pods[at];
+            if too_many && pod.ends_at.is_none() {
+                pod.ends_at = Some(now + SignedDuration::from_millis(300));
+                pod.ready = false;
+            }
+        }
+        let before = self.pods.len();
+        self.pods.retain(|pod| pod.ends_at.is_none_or(|at| at > now));
+        if before > 0 && self.pods.is_empty() {
+            self.unmounts_at = Some(now + SignedDuration::from_millis(200));
+        }
+        while !old && self.pods.len() < wanted {
+            let uid = self.uid("pod");
+            self.pods.push(Pod {
+                name: uid.replace("uid", "notes"),
+                uid,
+                version: version.clone(),
+                created: now,
+                started: None,
+                ready: false,
+                ends_at: None,
+                wrote_at: now,
+            });
+            self.unmounts_at = None;
+        }
+        if self.unmounts_at.is_some_and(|at| at <= now) {
+            self.unmounts_at = None;
+            self.storage.flush("data");
+        }
+        for at in 0..self.pods.len() {
+            self.turn_pod(at);
+        }
+        let healthy = matches!(self.health(&self.deployment.version.clone()), HealthReport::Healthy { .. });
+        self.healthy_since = if healthy { self.healthy_since.or(Some(now)) } else { None };
+    }
+
+    fn turn_pod(&mut self, at: usize) {
+        let now = self.now;
+        let pod = self.pods[at].clone();
+        let Some(started) = pod.started else {
+            let due = now.duration_since(pod.created) >= SignedDuration::from_millis(100);
+            if due && pod.ends_at.is_none() && self.storage.is_bound("data") {
+                self.may_start(&pod.version);
+                self.storage.write("data", Write { version: pod.version.clone(), acknowledged: false, at: now });
+                self.pods[at].started = Some(now);
+            }
+            return;
+        };
+        let age = now.duration_since(started);
+        let ready = match self.behaviour(&pod.version) {
+            None => age >= SignedDuration::from_millis(200),
+            Some(Behaviour::Crashes | Behaviour::NeverReady) => false,
+            Some(Behaviour::BreaksLater) => {
+                age >= SignedDuration::from_millis(200) && age < SignedDuration::from_millis(1500)
+            }
+        };
+        self.pods[at].ready = ready && pod.ends_at.is_none();
+        if ready && now.duration_since(pod.wrote_at) >= SignedDuration::from_millis(200) {
+            self.pods[at].wrote_at = now;
+            self.storage.write("data", Write { version: pod.version, acknowledged: true, at: now });
+        }
+    }
+
+    pub(super) fn health(&self, version: &str) -> HealthReport {
+        if self.pods.is_empty() || self.deployment.replicas == 0 {
+            return HealthReport::Waiting("there are no pods".into());
+        }
+        if self.deployment.version != version {
+            return HealthReport::Waiting(format!("the template is {}", self.deployment.version));
+        }
+        let broken = |pod: &Pod| match self.behaviour(&pod.version) {
+            Some(Behaviour::Crashes) => pod.started.is_some(),
+            Some(Behaviour::BreaksLater) => {
+                pod.started.is_some_and(|at| self.now.duration_since(at).as_millis() > 1500)
+            }
+            _ => false,
+        };
+        if self.pods.iter().any(broken) {
+            return HealthReport::Broken("a pod crashes over and over".into());
+        }
+        let rolled_out = self.pods.len() == usize::try_from(self.deployment.replicas).unwrap();
+        if rolled_out && self.pods.iter().all(|pod| pod.ready && pod.version == version) {
+            return HealthReport::Healthy { evidence: format!("{} pods ready", self.pods.len()) };
+        }
+        HealthReport::Waiting("pods are not ready".into())
+    }
+
+    pub(super) fn workload_facts(&self) -> WorkloadFacts {
+        WorkloadFacts {
+            object: deployment(),
+            uid: UID.into(),
+            kind: WorkloadKind::Deployment,
+            replicas: self.deployment.replicas,
+            suspend: None,
+            claims: vec!["data".into()],
+            delivered: true,
+            images: self.deployment.images(),
+            refusals: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn workload_state(&self) -> WorkloadState {
+        WorkloadState {
+            uid: UID.into(),
+            resource_version: self.deployment.revision.to_string(),
+            replicas: self.deployment.replicas,
+            suspend: None,
+            images: self.deployment.images(),
+        }
+    }
+
+    pub(super) fn stop(&mut self, uid: &str) -> Result<(), Failure> {
+        assert_eq!(uid, UID);
+        self.may_stop();
+        self.deployment.replicas = 0;
+        self.deployment.revision += 1;
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, uid: &str, resource_version: &str, replicas: i32) -> Result<(), Failure> {
+        assert_eq!(uid, UID);
+        if self.deployment.replicas == replicas {
+            return Ok(());
+        }
+        if self.deployment.revision.to_string() != resource_version {
+            return Err(Failure::transient("changed-meanwhile", "the deployment has changed since it was read"));
+        }
+        self.deployment.replicas = replicas;
+        self.deployment.revision += 1;
+        Ok(())
+    }
+
+    pub(super) fn holders(&self, claims: &[String]) -> Vec<Holder> {
+        if !claims.iter().any(|claim| claim == "data") {
+            return Vec::new();
+        }
+        let holder = |by: ObjectRef, why: &str| Holder { claim: "data".into(), by, why: why.into() };
+        let pods = self.pods.iter().map(|pod| holder(ObjectRef::new("", "Pod", "notes", &pod.name), "Running"));
+        let node = self.unmounts_at.map(|_| holder(ObjectRef::new("", "Node", "", "node"), "volumesInUse"));
+        pods.chain(node).collect()
+    }
+
+    pub(super) fn pod_facts(&self) -> Vec<PodFact> {
+        let fact = |pod: &Pod| PodFact {
+            object: ObjectRef::new("", "Pod", "notes", &pod.name),
+            uid: pod.uid.clone(),
+            workload: Some(deployment()),
+            created: pod.created,
+            started: pod.started,
+            images: vec![("notes".into(), format!("registry.test/notes:{}", pod.version))],
+            ready: pod.ready,
+            claims: vec!["data".into()],
+        };
+        self.pods.iter().map(fact).collect()
+    }
+}

@@ -1,0 +1,412 @@
+//! The ports, over the model.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::super::builders::{deployment, kustomization, release};
+use super::flux::Source;
+use super::{State, World};
+use crate::Failure;
+use crate::ports::{
+    ActiveOperation, Ancestry, AppRef, AppStore, Applied, Aside, BlockedVersion, Carrier, CarrierKind, ClaimFacts,
+    ClaimState, CommitRecord, CommitRequest, Delivery, DeliveryFacts, DeliveryObject, DeliveryRole, GitManager,
+    HealthChecker, HealthReport, Hold, Holder, HttpCheck, ObjectRef, Pin, PinFacts, PinValue, PodFact, ProtectedVolume,
+    Readiness, ReclaimPolicy, Repository, RestorePointRecord, RestorePoints, Rights, SnapshotManager, SnapshotRequest,
+    SnapshotState, SourceFacts, Suspension, TemplateMatch, VolumeState, WorkloadFacts, WorkloadState, Workloads,
+};
+
+impl State {
+    fn delivery_facts(&self) -> DeliveryFacts {
+        let objects = self.objects.iter().enumerate().map(|(at, one)| DeliveryObject {
+            object: one.object.clone(),
+            uid: one.uid.clone(),
+            role: one.role,
+            own: at == 1,
+            parent: (at == 1).then(|| kustomization("root")),
+            source: None,
+            suspend: one.suspend,
+            suspend_declared: at == 1 && self.setup.declares_suspend,
+            held_by: one.held_by.clone(),
+            held_as_found: one.hold_as_found,
+            readiness: Readiness::Ready,
+            live: Vec::new(),
+            refusals: Vec::new(),
+            warnings: Vec::new(),
+        });
+        let source = SourceFacts {
+            object: Source::object(),
+            uid: "uid-of-source".into(),
+            url: "https://git.test/team/apps".into(),
+            branch: Some("main".into()),
+            verifies: false,
+            suspend: None,
+            commit: Some(self.source.artifact.clone()),
+            readiness: Readiness::Ready,
+        };
+        DeliveryFacts { objects: objects.collect(), sources: vec![source] }
+    }
+
+    fn carriers(&self, sources: &[ObjectRef], pins: &[PinValue]) -> Vec<Carrier> {
+        let artifacts = sources.iter().map(|source| Carrier {
+            kind: CarrierKind::Artifact,
+            object: source.clone(),
+            component: String::new(),
+            shows: Some(self.source.artifact.clone()),
+        });
+        let (object, shows) = if self.setup.release {
+            (release(), self.objects[1].spec.clone())
+        } else {
+            (deployment(), self.deployment.version.clone())
+        };
+        let live = pins.iter().map(|pin| Carrier {
+            kind: CarrierKind::LiveSpec,
+            object: object.clone(),
+            component: pin.pin.component.clone(),
+            shows: Some(shows.clone()),
+        });
+        artifacts.chain(live).collect()
+    }
+
+    fn applied(&self, pins: &[PinValue], contains: &[String]) -> Applied {
+        let own = &self.objects[1];
+        let wanted = &pins[0].value;
+        let has_ours = |commit: &String| contains.contains(commit);
+        let carried = if own.role == DeliveryRole::Release { &self.objects[0] } else { own };
+        let missing = if own.suspend == Some(true) {
+            "it is suspended"
+        } else if !own.has_answered() {
+            "it has not answered"
+        } else if !has_ours(&self.source.artifact) || !has_ours(&carried.attempted) || !has_ours(&carried.applied) {
+            "our commit is not applied"
+        } else if own.role == DeliveryRole::Release && own.applied != *wanted || self.deployment.version != *wanted {
+            "the release is another"
+        } else {
+            return Applied::Done { evidence: format!("applied {}", own.applied), neighbours: Vec::new() };
+        };
+        Applied::Pending(missing.into())
+    }
+}
+
+#[async_trait]
+impl Delivery for World {
+    async fn inspect(&self, _: &AppRef, _: &[ObjectRef]) -> Result<DeliveryFacts, Failure> {
+        self.call("delivery.inspect", |state| Ok(state.delivery_facts())).await
+    }
+
+    async fn suspend(&self, object: &ObjectRef, uid: &str, hold: &Hold) -> Result<(), Failure> {
+        self.call("delivery.suspend", |state| state.object(object)?.suspend(uid, hold)).await
+    }
+
+    async fn set_stage(&self, object: &ObjectRef, _: &str, operation: &str, stage: &str) -> Result<(), Failure> {
+        self.call("delivery.set_stage", |state| state.object(object)?.set_stage(operation, stage)).await
+    }
+
+    async fn suspension(&self, object: &ObjectRef) -> Result<Option<Suspension>, Failure> {
+        self.call("delivery.suspension", |state| Ok(Some(state.object(object)?.suspension()))).await
+    }
+
+    async fn resume(
+        &self,
+        object: &ObjectRef,
+        _: &str,
+        operation: &str,
+        as_found: Option<bool>,
+        token: &str,
+    ) -> Result<(), Failure> {
+        self.call("delivery.resume", |state| {
+            if state.objects[1].object == *object {
+                state.note_release(operation);
+            }
+            state.object(object)?.resume(operation, as_found, token)
+        })
+        .await
+    }
+
+    async fn poke(&self, object: &ObjectRef, token: &str) -> Result<(), Failure> {
+        self.call("delivery.poke", |state| state.poke(object, token)).await
+    }
+
+    async fn carriers(
+        &self,
+        _: &AppRef,
+        _: &[ObjectRef],
+        sources: &[ObjectRef],
+        pins: &[PinValue],
+    ) -> Result<Vec<Carrier>, Failure> {
+        self.call("delivery.carriers", |state| Ok(state.carriers(sources, pins))).await
+    }
+
+    async fn attempted(&self, object: &ObjectRef) -> Result<Option<String>, Failure> {
+        self.call("delivery.attempted", |state| Ok(Some(state.object(object)?.attempted.clone()))).await
+    }
+
+    async fn freeze(&self, _: &ObjectRef, _: &str, frozen: bool) -> Result<(), Failure> {
+        self.call("delivery.freeze", |state| {
+            state.deployment.frozen = frozen;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn is_frozen(&self, _: &ObjectRef) -> Result<bool, Failure> {
+        self.call("delivery.is_frozen", |state| Ok(state.deployment.frozen)).await
+    }
+
+    async fn template(
+        &self,
+        _: &AppRef,
+        _: &[ObjectRef],
+        _: &ObjectRef,
+        pins: &[PinValue],
+    ) -> Result<TemplateMatch, Failure> {
+        self.call("delivery.template", |state| {
+            let now = state.workload_state();
+            Ok(if state.deployment.version == pins[0].value {
+                TemplateMatch::Target { resource_version: now.resource_version, replicas: now.replicas }
+            } else {
+                TemplateMatch::Not(state.deployment.version.clone())
+            })
+        })
+        .await
+    }
+
+    async fn applied(
+        &self,
+        _: &AppRef,
+        _: &[ObjectRef],
+        pins: &[PinValue],
+        contains: &[String],
+    ) -> Result<Applied, Failure> {
+        self.call("delivery.applied", |state| Ok(state.applied(pins, contains))).await
+    }
+}
+
+#[async_trait]
+impl GitManager for World {
+    async fn head(&self, _: &AppRef, _: &Repository) -> Result<String, Failure> {
+        self.call("git.head", |state| Ok(state.reach_git()?.head().sha.clone())).await
+    }
+
+    async fn pins(&self, _: &AppRef, _: &Repository, commit: &str, _: &[Pin]) -> Result<Vec<PinFacts>, Failure> {
+        self.call("git.pins", |state| state.reach_git()?.pins(commit)).await
+    }
+
+    async fn commit(&self, _: &AppRef, request: &CommitRequest) -> Result<CommitRecord, Failure> {
+        self.call("git.commit", |state| state.commit(request)).await
+    }
+
+    async fn find(&self, _: &AppRef, _: &Repository, operation: &str) -> Result<Option<CommitRecord>, Failure> {
+        self.call("git.find", |state| Ok(state.reach_git()?.find(operation))).await
+    }
+
+    async fn ancestry(&self, _: &AppRef, _: &Repository, commit: &str, descendant: &str) -> Result<Ancestry, Failure> {
+        self.call("git.ancestry", |state| state.reach_git()?.ancestry(commit, descendant)).await
+    }
+
+    async fn log(
+        &self,
+        _: &AppRef,
+        _: &Repository,
+        from: &str,
+        to: &str,
+        _: usize,
+    ) -> Result<Option<Vec<String>>, Failure> {
+        self.call("git.log", |state| state.reach_git()?.log(from, to)).await
+    }
+}
+
+#[async_trait]
+impl SnapshotManager for World {
+    async fn claims(
+        &self,
+        _: &AppRef,
+        _: &str,
+        names: &[(String, String)],
+        _: Option<String>,
+    ) -> Result<Vec<ClaimFacts>, Failure> {
+        self.call("volumes.claims", |state| {
+            Ok(names.iter().filter_map(|(name, _)| state.storage.facts(name)).collect())
+        })
+        .await
+    }
+
+    async fn set_policy(&self, volume: &ProtectedVolume, policy: ReclaimPolicy) -> Result<(), Failure> {
+        self.call("volumes.set_policy", |state| state.storage.set_policy(volume, policy)).await
+    }
+
+    async fn snapshot(&self, request: &SnapshotRequest) -> Result<(), Failure> {
+        self.call("volumes.snapshot", |state| state.snapshot(request)).await
+    }
+
+    async fn snapshot_state(&self, _: &str, name: &str) -> Result<Option<SnapshotState>, Failure> {
+        self.call("volumes.snapshot_state", |state| Ok(state.storage.snapshot_state(name))).await
+    }
+
+    async fn set_content_policy(&self, content: &str, policy: ReclaimPolicy) -> Result<(), Failure> {
+        self.call("volumes.set_content_policy", |state| state.storage.set_content_policy(content, policy)).await
+    }
+
+    async fn drop_snapshot(&self, _: &str, name: &str, uid: &str) -> Result<(), Failure> {
+        self.call("volumes.drop_snapshot", |state| {
+            state.storage.drop_snapshot(name, uid);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn restore_aside(&self, aside: &Aside) -> Result<(), Failure> {
+        self.call("volumes.restore_aside", |state| state.restore_aside(aside)).await
+    }
+
+    async fn claim(&self, _: &str, name: &str) -> Result<Option<ClaimState>, Failure> {
+        self.call("volumes.claim", |state| Ok(state.storage.claim_state(name))).await
+    }
+
+    async fn volume(&self, name: &str) -> Result<Option<VolumeState>, Failure> {
+        self.call("volumes.volume", |state| Ok(state.storage.volume_state(name))).await
+    }
+
+    async fn drop_claim(&self, _: &str, name: &str, uid: &str) -> Result<(), Failure> {
+        self.call("volumes.drop_claim", |state| state.drop_claim(name, uid)).await
+    }
+
+    async fn reserve(&self, volume: &ProtectedVolume, _: &str, claim: &str) -> Result<(), Failure> {
+        self.call("volumes.reserve", |state| state.storage.reserve(volume, claim)).await
+    }
+
+    async fn discard(&self, volume: &ProtectedVolume, _: &str, helper: &str, uid: &str) -> Result<(), Failure> {
+        self.call("volumes.discard", |state| state.storage.discard(volume, helper, uid)).await
+    }
+
+    async fn recreate(&self, _: &str, name: &str, _: &Value, volume: &str, operation: &str) -> Result<(), Failure> {
+        self.call("volumes.recreate", |state| state.recreate(name, volume, operation)).await
+    }
+}
+
+#[async_trait]
+impl Workloads for World {
+    async fn find(&self, _: &AppRef, _: &[ObjectRef], _: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
+        self.call("workloads.find", |state| Ok(vec![state.workload_facts()])).await
+    }
+
+    async fn state(&self, _: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {
+        self.call("workloads.state", |state| Ok(Some(state.workload_state()))).await
+    }
+
+    async fn stop(&self, _: &ObjectRef, uid: &str) -> Result<(), Failure> {
+        self.call("workloads.stop", |state| state.stop(uid)).await
+    }
+
+    async fn start(
+        &self,
+        _: &ObjectRef,
+        uid: &str,
+        resource_version: &str,
+        replicas: i32,
+        _: Option<bool>,
+    ) -> Result<(), Failure> {
+        self.call("workloads.start", |state| state.start(uid, resource_version, replicas)).await
+    }
+
+    async fn holders(&self, _: &str, claims: &[String]) -> Result<Vec<Holder>, Failure> {
+        self.call("workloads.holders", |state| Ok(state.holders(claims))).await
+    }
+
+    async fn remove_pod(&self, pod: &ObjectRef, _: &str) -> Result<(), Failure> {
+        self.call("workloads.remove_pod", |_| Err(Failure::permanent("pod-runs", format!("{pod} has not ended")))).await
+    }
+
+    async fn pods(&self, _: &str, _: &[ObjectRef], _: &[String]) -> Result<Vec<PodFact>, Failure> {
+        self.call("workloads.pods", |state| Ok(state.pod_facts())).await
+    }
+}
+
+#[async_trait]
+impl HealthChecker for World {
+    async fn check(
+        &self,
+        _: &AppRef,
+        _: &[ObjectRef],
+        pins: &[PinValue],
+        _: &[HttpCheck],
+    ) -> Result<HealthReport, Failure> {
+        self.call("health.check", |state| Ok(state.health(&pins[0].value))).await
+    }
+}
+
+#[async_trait]
+impl AppStore for World {
+    async fn acquire(
+        &self,
+        _: &AppRef,
+        operation: &ActiveOperation,
+        _: Option<String>,
+    ) -> Result<ActiveOperation, Failure> {
+        Ok(operation.clone())
+    }
+
+    async fn release(&self, _: &AppRef, _: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn blocked(&self, _: &AppRef) -> Result<Vec<BlockedVersion>, Failure> {
+        self.call("apps.blocked", |state| Ok(state.blocked.clone())).await
+    }
+
+    async fn block(&self, _: &AppRef, versions: &[BlockedVersion]) -> Result<(), Failure> {
+        self.call("apps.block", |state| {
+            state.blocked = versions.to_vec();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn set_current(&self, _: &AppRef, pins: &[PinValue]) -> Result<(), Failure> {
+        self.call("apps.set_current", |state| {
+            state.may_record();
+            state.current = pins.to_vec();
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl RestorePoints for World {
+    async fn save(&self, record: &RestorePointRecord) -> Result<(), Failure> {
+        self.call("points.save", |state| {
+            state.points.entry(record.name.clone()).or_insert_with(|| record.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn get(&self, _: &AppRef, name: &str) -> Result<Option<RestorePointRecord>, Failure> {
+        self.call("points.get", |state| Ok(state.points.get(name).cloned())).await
+    }
+
+    async fn void(&self, _: &AppRef, name: &str, reason: &str) -> Result<(), Failure> {
+        self.call("points.void", |state| {
+            if let Some(point) = state.points.get_mut(name) {
+                point.void = reason.into();
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn replaced(&self, _: &AppRef, _: &str, volumes: &[String]) -> Result<(), Failure> {
+        self.call("points.replaced", |state| {
+            state.replaced = volumes.to_vec();
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Rights for World {
+    async fn missing(&self, _: &AppRef, _: &[String]) -> Result<Vec<String>, Failure> {
+        Ok(Vec::new())
+    }
+}
