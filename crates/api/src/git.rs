@@ -14,12 +14,12 @@ use crate::RepositoryPath;
     validation = Rule::new("!has(self.repositories) || !has(self.pins) || self.pins.all(p, self.repositories.all(r, r.name != p.repository || r.paths.exists(f, p.path == f || p.path.startsWith(f.endsWith('/') ? f : f + '/'))))").message("every pin must lie below one of the paths of its repository").field_path(".pins"),
 )]
 pub struct GitSpec {
-    /// The repositories that may be written. Found from the Flux GitRepository when left out.
+    /// The repositories that may be written. Without them nothing can be upgraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub repositories: Vec<GitRepository>,
-    /// The scalars that hold versions, one per component. Found when left out.
+    /// The scalars that hold versions, one per component. Without them nothing can be upgraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["component".into()]))]
@@ -63,8 +63,8 @@ pub struct GitRepository {
     /// Who commits. Default: Windlass <windlass@localhost>.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<Author>,
-    /// The commit message, with the placeholders {app}, {namespace}, {components}, {from}, {to}, {reason} and {request}. What
-    /// Windlass needs to find its commit again is added below it as trailers.
+    /// The commit message, with the placeholders {app}, {namespace}, {components}, {from}, {to}, {reason} and {request}; others
+    /// are refused. What Windlass needs to find its commit again is added below it as trailers. A revert names its first line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub message_template: Option<String>,

@@ -119,7 +119,8 @@ pub struct Snapshots {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub class_name: Option<String>,
-    /// The claims to copy. Empty (default) means every claim that the app's workloads mount.
+    /// The claims to copy. Empty (default) means every claim that the app's workloads mount. When some are named, all others
+    /// are left alone: no copy is taken of them, and a rollback does not bring their data back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -52,7 +52,9 @@ pub struct UpgradeRequestSpec {
     /// When a failure is rolled back by itself; the app's policy decides when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_rollback: Option<AutoRollback>,
-    /// Refusals of the preflight that a person takes the responsibility for, by their codes or, as `CODE/name`, for one object.
+    /// Changes of claims and workloads that a person takes the responsibility for, by the names that the refusals give:
+    /// `drop-claim/NAME`, `add-claim/NAME`, `remove-workload/KIND/NAME`, `unrendered/KIND/NAME`. A name that fits nothing is
+    /// refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 317)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -138,7 +140,7 @@ pub struct RollbackRequestSpec {
     /// Make the plan, put it into the status, and change nothing. `false` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
-    /// Refusals of the preflight that a person takes the responsibility for, by their codes or, as `CODE/name`, for one object.
+    /// Must be empty: no refusal of a rollback can be accepted by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 317)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -286,8 +286,8 @@ pub struct Following {
     /// Why, for people: it is written into the commit
     #[arg(long)]
     pub reason: Option<String>,
-    /// Take the responsibility for a refusal, by its code or as CODE/NAME for one object; may be repeated
-    #[arg(long, value_delimiter = ',', value_name = "CODE[/NAME]")]
+    /// Accept a change that the preflight refuses, by the name it gives, as drop-claim/NAME; may be repeated
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub accept: Vec<String>,
     /// Make the plan, show it, and change nothing
     #[arg(long)]

@@ -86,6 +86,8 @@ mod tests {
 
     /// Where a code is made: failures, refusals and the `code()` of errors.
     const MADE: &str = r#"(?:permanent|transient|refuse|refusal|warn)\(\s*"([a-z]+(?:-[a-z]+)*)""#;
+    const PUSHED: &str = r#"refusals\.push\(\(\s*"([a-z]+(?:-[a-z]+)*)""#;
+    const CHANGE: &str = r#"code: "([a-z]+(?:-[a-z]+)*)""#;
     const DANGER: &str = r#"danger\(\s*&object,\s*"([a-z]+(?:-[a-z]+)*)""#;
     const SAID: &str = r#"=> "([a-z]+(?:-[a-z]+)+)""#;
 
@@ -100,6 +102,8 @@ mod tests {
             ("snapshot", MADE),
             ("snapshot", SAID),
             ("gitops", MADE),
+            ("gitops", PUSHED),
+            ("upgrade-core", CHANGE),
             ("gitops", SAID),
             ("workloads", DANGER),
             ("workloads", SAID),

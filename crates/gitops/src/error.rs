@@ -48,6 +48,16 @@ pub enum GitopsError {
         /// What is wrong with it.
         why: String,
     },
+    /// The files of a folder cannot be read in full.
+    #[error("the files below {folder:?} of repository {repository} cannot be read in full: {what}")]
+    FilesRefused {
+        /// The repository.
+        repository: String,
+        /// The folder.
+        folder: String,
+        /// What is in the way.
+        what: String,
+    },
     /// The Secret has not the keys that the URL needs, or what is in them cannot be used.
     #[error("the credentials in secret {secret:?} cannot be used for repository {repository}: {why}")]
     Credentials {
@@ -255,6 +265,7 @@ impl Coded for GitopsError {
         match self {
             Self::UrlRefused { .. } => "git-url-refused",
             Self::RequestRefused { .. } => "git-request-refused",
+            Self::FilesRefused { .. } => "git-files-refused",
             Self::Credentials { .. } => "git-credentials",
             Self::Untrusted { .. } => "git-untrusted",
             Self::Unreachable { .. } => "git-unreachable",
@@ -290,6 +301,7 @@ impl Coded for GitopsError {
             Self::RequestRefused { .. } => {
                 "correct the request, or the message template and author it was made from".into()
             }
+            Self::FilesRefused { .. } => "let the Kustomization read a smaller folder of plain files".into(),
             Self::Credentials { .. } => {
                 "put username and password, or bearerToken, for https, or identity and known_hosts for ssh, \
                  into the Secret named by secretRef in the namespace of the ManagedApp"

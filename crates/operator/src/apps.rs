@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kube::api::Patch;
+use kube::api::{ListParams, Patch};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
-use upgrade_core::ports::{ActiveOperation, AppRef, AppStore, BlockedVersion, Clock, PinValue};
+use upgrade_core::ports::{ActiveOperation, AppRef, AppStore, BlockedVersion, Clock, Neighbour, PinValue};
 use windlass_api::call::{CallError, patch_params};
 use windlass_api::{ManagedApp, ManagedAppStatus, OperationKind, RollbackRequest, UpgradeRequest};
 
+use crate::resolve;
 use crate::store::failed;
 
 /// How often a compare-and-swap is tried again before it is left to the caller.
@@ -217,6 +218,20 @@ impl AppStore for ManagedApps {
             ((), changed.then(|| json!({"blockedVersions": blocked})))
         })
         .await
+    }
+
+    async fn neighbours(&self, app: &AppRef) -> Result<Vec<Neighbour>, Failure> {
+        let api: Api<ManagedApp> = Api::all(self.client.clone());
+        let found = api.list(&ListParams::default()).await;
+        let found = found.map_err(CallError::on::<ManagedApp>("list", "", "")).map_err(|error| failed(&error))?;
+        let others = found.items.iter().filter(|other| other.uid().as_deref() != Some(app.uid.as_str()));
+        Ok(others
+            .map(|other| Neighbour {
+                app: resolve::app_ref(other),
+                own: resolve::own(other),
+                claims: other.spec.snapshots.claims.clone(),
+            })
+            .collect())
     }
 
     async fn set_current(&self, app: &AppRef, pins: &[PinValue]) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use upgrade_core::app::facts::FactPorts;
 use upgrade_core::app::{AppPorts, AppRunner};
 use upgrade_core::ports::{Clock, Disposal};
 use windlass_api::call::CallError;
+use windlass_gitops::flux::FluxRenderer;
 use windlass_snapshot::RestorePointStore;
 
 use crate::apps::ManagedApps;
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     pub(crate) points: RestorePointStore,
     pub(crate) disposal: Arc<dyn Disposal>,
     pub(crate) rights: OwnRights,
+    pub(crate) renderer: FluxRenderer,
     pub(crate) events: Events,
     pub(crate) metrics: Metrics,
     /// Held from the look at other plans until the own one is stored, so that two never overlook each other.
@@ -70,6 +72,7 @@ impl Context {
             workloads: &*self.ports.workloads,
             apps: &*self.ports.apps,
             rights: &self.rights,
+            renderer: &self.renderer,
         }
     }
 }

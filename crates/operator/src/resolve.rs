@@ -14,25 +14,27 @@ pub fn app_ref(app: &ManagedApp) -> AppRef {
     AppRef { namespace: app.namespace().unwrap_or_default(), name: app.name_any(), uid: app.uid().unwrap_or_default() }
 }
 
-/// The app as the core knows it.
-pub fn app_spec(app: &ManagedApp) -> AppSpec {
-    let who = app_ref(app);
-    let spec = &app.spec;
-    let objects = spec.delivery.flux.iter().flat_map(|flux| &flux.objects);
-    let own = objects
+/// The app's own delivery objects.
+pub fn own(app: &ManagedApp) -> Vec<ObjectRef> {
+    let objects = app.spec.delivery.flux.iter().flat_map(|flux| &flux.objects);
+    let namespace = app.namespace().unwrap_or_default();
+    objects
         .map(|object| {
             let group = match object.kind {
                 FluxKind::HelmRelease => "helm.toolkit.fluxcd.io",
                 FluxKind::Kustomization => "kustomize.toolkit.fluxcd.io",
             };
-            ObjectRef::new(
-                group,
-                object.kind.as_str(),
-                object.namespace.as_deref().unwrap_or(&who.namespace),
-                &object.name,
-            )
+            let namespace = object.namespace.as_deref().unwrap_or(&namespace);
+            ObjectRef::new(group, object.kind.as_str(), namespace, &object.name)
         })
-        .collect();
+        .collect()
+}
+
+/// The app as the core knows it.
+pub fn app_spec(app: &ManagedApp) -> AppSpec {
+    let who = app_ref(app);
+    let spec = &app.spec;
+    let own = own(app);
     let repositories = spec
         .git
         .repositories
@@ -48,6 +50,7 @@ pub fn app_spec(app: &ManagedApp) -> AppSpec {
                 .author
                 .as_ref()
                 .map_or_else(|| "windlass@localhost".into(), |author| author.email.clone()),
+            message_template: repository.message_template.clone(),
         })
         .collect();
     let pins = spec

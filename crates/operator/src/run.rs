@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use upgrade_core::app::{AppPorts, AppRunner};
 use upgrade_core::ports::{Clock, GitManager};
 use windlass_api::{RollbackRequest, UpgradeRequest};
-use windlass_gitops::flux::{FluxDelivery, FluxOptions};
+use windlass_gitops::flux::{FluxDelivery, FluxOptions, FluxRenderer};
 use windlass_gitops::git::{KubeCredentials, Options, PlainGit};
 use windlass_snapshot::{CsiSnapshots, RestorePointStore};
 use windlass_workloads::{KubeHealth, KubeWorkloads, http_client};
@@ -197,6 +197,7 @@ pub(crate) fn context(
     Ok(Context {
         runner: AppRunner::new(ports.clone()),
         rights: OwnRights::new(client.clone()),
+        renderer: FluxRenderer::new(client.clone(), Arc::clone(&ports.git)),
         events: Events::new(client.clone(), identity, clock.clone()),
         leadership: elector.leadership(),
         metrics: Metrics::new(),

@@ -4,6 +4,51 @@ use super::Row;
 
 pub(super) const CODES: &[Row] = &[
     (
+        "accept-unknown",
+        "spec.accept names a change that this operation does not bring: a name with a typo accepts nothing.",
+        "Take the name out, or correct it: the message lists what can be accepted.",
+    ),
+    (
+        "app-overlaps",
+        "Two ManagedApps name the same delivery object, and would undo each other's work.",
+        "Let one ManagedApp stand for it.",
+    ),
+    (
+        "chart-source-unsupported",
+        "The chart comes from a Bucket, which cannot be asked to look for the new version.",
+        "Take the chart from a HelmRepository.",
+    ),
+    (
+        "claim-of-another-app",
+        "Another ManagedApp names the same claim: restoring it would change that app's data.",
+        "Separate the apps' claims, or take the claim out of the other app's spec.snapshots.claims.",
+    ),
+    (
+        "claims-would-change",
+        "The target drops, adds or renames claims: dropped ones take their data along, added ones have no copy.",
+        "If that is meant, accept each by its name: --accept drop-claim/NAME or add-claim/NAME.",
+    ),
+    (
+        "drift-detection",
+        "The HelmRelease corrects drift and Git declares its spec.suspend, so its parent may start the old version on the data.",
+        "Turn drift detection off, or take spec.suspend out of Git.",
+    ),
+    (
+        "message-template",
+        "The template of commit messages has a placeholder that nothing is known for.",
+        "Use {app}, {namespace}, {components}, {from}, {to}, {reason} and {request} only.",
+    ),
+    (
+        "rendering-unknown",
+        "What a Kustomization would deliver cannot be told, so a dropped claim or a renamed workload would not be seen.",
+        "Look at the change yourself, then accept it by name: --accept unrendered/Kustomization/NAME.",
+    ),
+    (
+        "workloads-would-change",
+        "The target removes or renames a workload that mounts claims: it is stopped and could not be put back.",
+        "If that is meant, accept it by name: --accept remove-workload/KIND/NAME. It stays at 0 replicas.",
+    ),
+    (
         "app-gone",
         "The ManagedApp was deleted, or replaced by another of the same name.",
         "Make it again, then make a new request.",

@@ -35,6 +35,11 @@ pub(super) const GIT: &[Row] = &[
         "The commit was not found within the history that is searched.",
         "Make a new request, closer to the head.",
     ),
+    (
+        "git-files-refused",
+        "The files of a folder cannot be read in full: too many, too big, a link, or no text.",
+        "Let the Kustomization read a smaller folder of plain files.",
+    ),
     ("git-race-lost", "Others pushed again and again in between.", "Nothing: it is tried again."),
     (
         "git-redirected",

@@ -55,6 +55,7 @@ struct Effects {
     restore_point: String,
     restores_data: bool,
     auto_rollback: AutoRollback,
+    accepted: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -149,6 +150,7 @@ impl From<&AppInputs> for Effects {
             restore_point: inputs.restore_point.clone(),
             restores_data: inputs.restore.is_some(),
             auto_rollback: inputs.auto_rollback,
+            accepted: inputs.accepted.clone(),
         }
     }
 }
@@ -171,7 +173,11 @@ impl Effects {
             (_, false, point) => claims(&format!("copied to {point}")),
         };
         let changes = if changes.is_empty() { "no version changes".to_owned() } else { changes };
-        vec![("Changes", changes), ("Downtime", downtime), ("Data", data)]
+        let mut lines = vec![("Changes", changes), ("Downtime", downtime), ("Data", data)];
+        if !self.accepted.is_empty() {
+            lines.push(("Accepted", self.accepted.join(", ")));
+        }
+        lines
     }
 }
 
@@ -269,6 +275,7 @@ mod tests {
             restore_point: "notes-2".into(),
             restores_data: false,
             auto_rollback: AutoRollback::default(),
+            accepted: Vec::new(),
         };
         let lines = |effects: &Effects| effects.lines().into_iter().map(|(_, line)| line).collect::<Vec<_>>();
         assert_eq!(
@@ -283,6 +290,8 @@ mod tests {
         assert_eq!(lines(&effects)[2], "2 claims put back from notes-2: data-notes-0, logs");
         effects.claims.clear();
         assert_eq!(lines(&effects)[2], "no claims: nothing is copied, and no data can be brought back");
+        effects.accepted = vec!["drop-claim/logs".into(), "add-claim/more".into()];
+        assert_eq!(effects.lines()[3], ("Accepted", "drop-claim/logs, add-claim/more".to_owned()));
     }
 
     #[test]

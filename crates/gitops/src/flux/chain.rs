@@ -156,6 +156,11 @@ fn release_facts(facts: &mut DeliveryObject, live: &Live) -> Result<(), FluxErro
         if let Some(version) = &chart.version {
             facts.live.push(("chart".to_owned(), version.clone()));
         }
+        if chart.source_ref.kind == "Bucket" {
+            let why =
+                format!("takes its chart from Bucket {}, which cannot be asked to look again", chart.source_ref.name);
+            facts.refusals.push(refusal("chart-source-unsupported", why));
+        }
         if is_versioned_source(&chart.source_ref.kind) {
             let version = chart.version.as_deref().unwrap_or("none, which is the newest");
             if !chart.version.as_deref().is_some_and(is_exact) {
@@ -179,6 +184,11 @@ fn release_facts(facts: &mut DeliveryObject, live: &Live) -> Result<(), FluxErro
     remediation(facts, &release);
     target_change(facts, &release, live);
     let drift = spec.drift_detection.as_ref().and_then(|drift| drift.get("mode")).and_then(Value::as_str);
+    if drift == Some("enabled") && facts.suspend_declared {
+        // What lets it go may be the old commit still: drift detection would then start the old version on the data.
+        let why = "has drift detection, and Git declares its spec.suspend: a parent that resumes it may start the old version";
+        facts.refusals.push(refusal("drift-detection", why));
+    }
     if let Some(mode) = drift.filter(|mode| *mode != "disabled") {
         facts.warnings.push(format!("drift detection ({mode}) undoes our changes unless it is suspended"));
     }

@@ -54,6 +54,17 @@ fn everything_that_makes_a_release_unsafe_is_refused_by_name() {
         ("remediation-rollback", &[("spec|upgrade", r#"{"remediation":{"remediateLastFailure":true}}"#)]),
         ("remediation-uninstall", &[("spec|upgrade", r#"{"remediation":{"retries":1,"strategy":"uninstall"}}"#)]),
         ("remediation-uninstall", &[("spec|install", r#"{"remediation":{"retries":1}}"#), ("status|history", "[]")]),
+        ("chart-source-unsupported", &[("spec|chart|spec|sourceRef|kind", "\"Bucket\"")]),
+        (
+            "drift-detection",
+            &[
+                ("spec|driftDetection", r#"{"mode":"enabled"}"#),
+                (
+                    "metadata|managedFields",
+                    r#"[{"manager":"kustomize-controller","operation":"Apply","fieldsV1":{"f:spec":{"f:suspend":{}}}}]"#,
+                ),
+            ],
+        ),
         ("chart-name-change", &[("status|history|0|chartName", "\"notes-old\"")]),
         ("release-target-change", &[("spec|targetNamespace", "\"elsewhere\"")]),
         ("release-target-change", &[("spec|storageNamespace", "\"elsewhere\"")]),

@@ -106,6 +106,12 @@ pub(super) fn git_repository() -> Live {
     )
 }
 
+/// Where [`release`] takes its chart from.
+pub(super) fn helm_repository() -> Live {
+    let repository = ObjectRef::new(SOURCE, "HelmRepository", "notes", "charts");
+    live(&repository, "v1", json!({ "spec": { "url": "https://charts.example.com" }, "status": {} }))
+}
+
 /// The chart of [`release`].
 pub(super) fn helm_chart() -> Live {
     live(

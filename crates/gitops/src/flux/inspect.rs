@@ -49,6 +49,7 @@ impl FluxDelivery {
         if object.group == HELM {
             self.look_into_storage(&mut facts, &live).await?;
         }
+        self.look_at_chart_source(&mut facts).await?;
         let parent = match &facts.parent {
             Some(parent) => self.objects.find(parent).await?,
             None => None,
@@ -59,6 +60,25 @@ impl FluxDelivery {
             facts.parent = None;
         }
         Ok(facts)
+    }
+
+    /// Where a release takes its chart from: suspended or gone, the target's chart would never come.
+    async fn look_at_chart_source(&self, facts: &mut DeliveryObject) -> Result<(), FluxError> {
+        let Some(source) = facts.source.as_ref().filter(|source| source.kind == "HelmRepository") else {
+            return Ok(());
+        };
+        match self.objects.find(source).await? {
+            Some(live) if live.suspend() == Some(true) => {
+                let why = format!("takes its chart from {source}, which was suspended by somebody else");
+                facts.refusals.push(("suspended-by-others".to_owned(), why));
+            }
+            Some(_) => {}
+            None => {
+                let why = format!("takes its chart from {source}, which does not exist");
+                facts.refusals.push(("source-missing".to_owned(), why));
+            }
+        }
+        Ok(())
     }
 
     async fn look_at_sources(&self, objects: &mut [DeliveryObject]) -> Result<Vec<SourceFacts>, FluxError> {

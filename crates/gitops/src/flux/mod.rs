@@ -11,9 +11,11 @@ mod error;
 mod fixtures;
 mod hold;
 mod inspect;
+mod kustomize;
 mod live;
 mod pins;
 mod release;
+mod render;
 mod revision;
 #[cfg(test)]
 mod sim_tests;
@@ -36,6 +38,7 @@ use applied::{ManifestsReading, PinReading, Reading, ReleaseReading};
 pub use error::FluxError;
 use live::{HELM, KUSTOMIZE, Live, Objects, REQUESTED_AT, SOURCE};
 use pins::{Own, Place};
+pub use render::FluxRenderer;
 
 /// How the delivery behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! The delivery against an API server, with the test in the place of the Flux controllers.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base64::Engine as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -12,15 +15,16 @@ use kube_sim::{Config, Identity, SimServer};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::ports::{
-    AppRef, Applied, CarrierKind, Delivery, DeliveryRole, Hold, ObjectRef, PinPart, PinValue, TemplateMatch,
+    Ancestry, AppRef, Applied, CarrierKind, CommitRecord, CommitRequest, Delivery, DeliveryRole, GitManager, Hold,
+    ObjectRef, Pin, PinFacts, PinPart, PinValue, Rendered, Renderer, Repository, TemplateMatch,
 };
 
 use super::fixtures::{
-    OLDER, OURS, apps_object, git_repository, helm_chart, kustomization, pin, release, release_object, release_pins,
-    revision,
+    OLDER, OURS, apps_object, git_repository, helm_chart, helm_repository, kustomization, pin, release, release_object,
+    release_pins, revision,
 };
 use super::live::{Live, Objects, REQUESTED_AT, known};
-use super::{FluxDelivery, FluxOptions};
+use super::{FluxDelivery, FluxOptions, FluxRenderer};
 
 /// How long each request takes.
 const LATENCY: Duration = Duration::from_millis(10);
@@ -57,7 +61,7 @@ impl World {
         for definition in flux_crds() {
             world.define(definition).await;
         }
-        for fixture in [release(), kustomization(), git_repository(), helm_chart()] {
+        for fixture in [release(), kustomization(), git_repository(), helm_chart(), helm_repository()] {
             world.create(&fixture).await;
         }
         let labels = json!({ "helm.toolkit.fluxcd.io/name": "notes", "helm.toolkit.fluxcd.io/namespace": "notes" });
@@ -429,4 +433,120 @@ async fn poking_what_is_not_there_says_so() {
     assert_eq!(code(world.delivery.poke(&gone, "t").await), ("object-gone".into(), false));
     let unknown = ObjectRef::new("example.com", "Thing", "notes", "x");
     assert_eq!(code(world.delivery.poke(&unknown, "t").await).0, "delivery-unsupported");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chart_source_that_is_suspended_or_gone_is_refused() {
+    let world = World::new().await;
+    let codes = async || {
+        let facts = world.delivery.inspect(&app(), &[release_object()]).await.unwrap();
+        let release = facts.objects.into_iter().find(|object| object.own).unwrap();
+        release.refusals.into_iter().map(|(code, _)| code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes().await, [""; 0]);
+    let charts = helm_repository().object;
+    world.change(&charts, json!({ "spec": { "suspend": true } })).await;
+    assert_eq!(codes().await, ["suspended-by-others"]);
+    world.api(&charts).delete(&charts.name, &DeleteParams::default()).await.unwrap();
+    assert_eq!(codes().await, ["source-missing"]);
+}
+
+/// Git, as far as rendering asks.
+struct Files(BTreeMap<String, String>);
+
+#[async_trait]
+impl GitManager for Files {
+    async fn files(
+        &self,
+        _: &AppRef,
+        _: &Repository,
+        _: &str,
+        folder: &str,
+        _: &[PinValue],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let below = |path: &String| path.starts_with(&format!("{folder}/"));
+        Ok(self.0.iter().filter(|(path, _)| below(path)).map(|(path, text)| (path.clone(), text.clone())).collect())
+    }
+
+    async fn head(&self, _: &AppRef, _: &Repository) -> Result<String, Failure> {
+        Err(not_asked())
+    }
+
+    async fn pins(&self, _: &AppRef, _: &Repository, _: &str, _: &[Pin]) -> Result<Vec<PinFacts>, Failure> {
+        Err(not_asked())
+    }
+
+    async fn commit(&self, _: &AppRef, _: &CommitRequest) -> Result<CommitRecord, Failure> {
+        Err(not_asked())
+    }
+
+    async fn find(&self, _: &AppRef, _: &Repository, _: &str) -> Result<Option<CommitRecord>, Failure> {
+        Err(not_asked())
+    }
+
+    async fn ancestry(&self, _: &AppRef, _: &Repository, _: &str, _: &str) -> Result<Ancestry, Failure> {
+        Err(not_asked())
+    }
+
+    async fn log(
+        &self,
+        _: &AppRef,
+        _: &Repository,
+        _: &str,
+        _: &str,
+        _: usize,
+    ) -> Result<Option<Vec<String>>, Failure> {
+        Err(not_asked())
+    }
+}
+
+fn not_asked() -> Failure {
+    Failure::permanent("not-asked", "rendering does not ask this")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kustomization_is_rendered_from_the_repository_that_its_source_reads() {
+    let world = World::new().await;
+    world.change(&apps_object(), json!({ "spec": { "path": "./apps" } })).await;
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: data, namespace: notes}\n";
+    let files = BTreeMap::from([
+        ("apps/kustomization.yaml".to_owned(), "resources: [../base/claim.yaml]".to_owned()),
+        ("base/claim.yaml".to_owned(), claim.to_owned()),
+    ]);
+    let renderer = FluxRenderer::new(world.server.client(), Arc::new(Files(files)));
+    let repository = |url: &str| Repository {
+        name: "apps".into(),
+        url: url.into(),
+        branch: "main".into(),
+        paths: Vec::new(),
+        secret: None,
+        author_name: String::new(),
+        author_email: String::new(),
+        message_template: None,
+    };
+    let render = async |object: ObjectRef, url: &str| {
+        renderer.render(&app(), &object, &[(repository(url), OURS.to_owned())], &[]).await.unwrap()
+    };
+    let unknown = |rendered: Rendered| match rendered {
+        Rendered::Unknown(why) => why,
+        Rendered::Pieces(pieces) => panic!("{pieces:?}"),
+    };
+    let found = render(apps_object(), "https://git.example.com/apps.git").await;
+    assert_eq!(found.delivered, [release_object(), web()]);
+    let Rendered::Pieces(pieces) = found.rendered else { panic!("{:?}", found.rendered) };
+    assert_eq!(pieces[0].object, ObjectRef::new("", "PersistentVolumeClaim", "notes", "data"));
+
+    let elsewhere = render(apps_object(), "https://git.example.com/other.git").await;
+    assert!(unknown(elsewhere.rendered).contains("no repository of the app"));
+    assert!(unknown(render(release_object(), "x").await.rendered).contains("chart"));
+    for (spec, why) in [
+        (json!({ "components": ["../x"] }), "spec.components"),
+        (json!({ "components": null, "namePrefix": "x-" }), "spec.namePrefix"),
+        (json!({ "namePrefix": null, "patches": [{ "patch": "$patch: delete" }] }), "spec.patches"),
+        (json!({ "patches": null, "path": "../x" }), "out of the repository"),
+    ] {
+        world.change(&apps_object(), json!({ "spec": spec })).await;
+        let found = unknown(render(apps_object(), "https://git.example.com/apps").await.rendered);
+        assert!(found.contains(why), "{found}");
+    }
 }

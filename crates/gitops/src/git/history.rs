@@ -240,6 +240,53 @@ impl History {
     }
 }
 
+impl History {
+    /// Paths and contents of the plain files below a folder whose names end like YAML. Gives up beyond `most` files or `limit`
+    /// bytes in all, with what was too much.
+    pub(super) fn yaml_below(
+        &self,
+        commit: ObjectId,
+        folder: &str,
+        most: usize,
+        limit: u64,
+    ) -> Result<Result<Vec<(String, Vec<u8>)>, String>> {
+        let mut tree = self.repo.find_commit(commit).and_then(|commit| commit.tree())?;
+        for part in folder.split('/').filter(|part| !part.is_empty()) {
+            let Some(entry) = tree.lookup_entry([part.as_bytes()])? else { return Ok(Ok(Vec::new())) };
+            if entry.mode().kind() != EntryKind::Tree {
+                return Ok(Ok(Vec::new()));
+            }
+            tree = self.repo.find_tree(entry.object_id())?;
+        }
+        let mut found = Vec::new();
+        let mut size = 0;
+        let mut open = vec![(folder.to_owned(), tree.id)];
+        while let Some((at, id)) = open.pop() {
+            for entry in self.repo.find_tree(id)?.iter() {
+                let entry = entry?;
+                let name = String::from_utf8_lossy(entry.filename()).into_owned();
+                let path = if at.is_empty() { name } else { format!("{at}/{name}") };
+                let is_yaml = path.ends_with(".yaml") || path.ends_with(".yml");
+                match entry.mode().kind() {
+                    EntryKind::Tree => open.push((path, entry.object_id())),
+                    EntryKind::Blob | EntryKind::BlobExecutable if is_yaml => {
+                        size += self.repo.find_header(entry.object_id())?.size();
+                        if found.len() >= most || size > limit {
+                            return Ok(Err(format!("more than {most} files or {limit} bytes")));
+                        }
+                        found.push((path, self.repo.find_blob(entry.object_id())?.take_data()));
+                    }
+                    // What a link or another repository brings along is not seen here, so it must not be passed over.
+                    EntryKind::Link if is_yaml => return Ok(Err(format!("{path}, which is a symbolic link"))),
+                    EntryKind::Commit => return Ok(Err(format!("{path}, which is another repository"))),
+                    EntryKind::Link | EntryKind::Blob | EntryKind::BlobExecutable => {}
+                }
+            }
+        }
+        Ok(Ok(found))
+    }
+}
+
 /// How a commit of ours is reported.
 pub(super) fn record(repository: &str, (sha, parent): (ObjectId, ObjectId)) -> CommitRecord {
     CommitRecord { repository: repository.to_owned(), sha: sha.to_string(), parent: parent.to_string() }

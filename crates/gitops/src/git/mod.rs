@@ -20,7 +20,7 @@ mod session;
 mod tls;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -31,7 +31,7 @@ use jiff::SignedDuration;
 use tokio::sync::Mutex;
 use upgrade_core::Failure;
 use upgrade_core::ports::{
-    Ancestry, AppRef, Clock, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, Repository,
+    Ancestry, AppRef, Clock, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, PinValue, Repository,
 };
 
 pub use credentials::{Credentials, KubeCredentials, SecretKeys};
@@ -304,6 +304,18 @@ impl GitManager for PlainGit {
             Ok(answer.flatten().unwrap_or(Ancestry::Unknown))
         })
         .await
+    }
+
+    async fn files(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        commit: &str,
+        folder: &str,
+        changes: &[PinValue],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let (commit, folder, changes) = (commit.to_owned(), folder.to_owned(), changes.to_vec());
+        self.run(app, repository, move |session| session.manifests(session.known(&commit)?, &folder, &changes)).await
     }
 
     async fn log(

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use gix::ObjectId;
 use gix::objs::tree::EntryKind;
-use upgrade_core::ports::{CommitRequest, Pin, PinFacts, PinPart};
+use upgrade_core::ports::{CommitRequest, Pin, PinFacts, PinPart, PinValue};
 use yaml_pin::{Document, Part, Path, Refusal, documents};
 
 use super::history::History;
 use super::session::Session;
 use crate::{GitopsError, Mismatch, Result};
+
+/// How many files are read for one folder.
+const MAX_FILES: usize = 2000;
 
 /// A file that an edit changes.
 pub(super) struct Edited {
@@ -123,6 +126,35 @@ impl Session {
             facts.push(read().map_err(|refusal| self.refused(pin, refusal))?);
         }
         Ok(facts)
+    }
+
+    /// The YAML files below a folder, with the changes made that are in them.
+    ///
+    /// # Errors
+    /// [`GitopsError::FilesRefused`] when there are too many, or one is no text; and those of an edit.
+    pub(super) fn manifests(
+        &self,
+        commit: ObjectId,
+        folder: &str,
+        changes: &[PinValue],
+    ) -> Result<BTreeMap<String, String>> {
+        let refused =
+            |what: String| GitopsError::FilesRefused { repository: self.name(), folder: folder.to_owned(), what };
+        let limit = self.options.max_file_bytes.saturating_mul(16);
+        let found =
+            self.history()?.yaml_below(commit, folder, MAX_FILES, limit).map_err(|broken| self.broken(broken))?;
+        let mut files = BTreeMap::new();
+        for (path, bytes) in found.map_err(refused)? {
+            let text = yaml_pin::text(&bytes).map_err(|refusal| refused(format!("{path}: {refusal}")))?.to_owned();
+            files.insert(path, text);
+        }
+        for PinValue { pin, value } in changes {
+            let Some(text) = files.get_mut(&pin.path) else { continue };
+            let edited = target(text, pin)
+                .and_then(|target| yaml_pin::set(text, &target.document, &target.field, target.part, value));
+            *text = edited.map_err(|refusal| self.refused(pin, refusal))?;
+        }
+        Ok(files)
     }
 
     /// The files of `head` with every change made, and nothing else.

@@ -198,3 +198,26 @@ fn silent_servers() -> Vec<(&'static str, Repository, Known, TcpListener)> {
     };
     ["http", "https", "ssh"].map(server).into()
 }
+
+#[tokio::test]
+async fn the_manifests_below_a_folder_are_read_with_our_changes() {
+    let world = World::with(&[
+        (RELEASE_PATH, RELEASE),
+        ("apps/notes/deep/claim.yml", "kind: PersistentVolumeClaim\n"),
+        ("apps/notes/notes.txt", "no manifest"),
+        ("apps/notes-old/x.yaml", "a: 1\n"),
+    ]);
+    let manager = world.manager("a", |_| {});
+    let (repository, head) = (world.repository(), world.head().to_string());
+    let changes = bump(&repository, "op-1").changes;
+    let files = manager.files(&app(), &repository, &head, "apps/notes", &changes).await.unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["apps/notes/deep/claim.yml", RELEASE_PATH]);
+    assert!(files[RELEASE_PATH].contains(&changes[0].value), "{}", files[RELEASE_PATH]);
+    let files = async |folder| manager.files(&app(), &repository, &head, folder, &[]).await;
+    assert_eq!(files("").await.unwrap().len(), 3);
+    assert!(files("nowhere").await.unwrap().is_empty());
+    assert!(files(RELEASE_PATH).await.unwrap().is_empty());
+    let small = world.manager("b", |options| options.max_file_bytes = 1);
+    let failure = small.files(&app(), &repository, &head, "", &[]).await.unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.retryable), ("git-files-refused", false));
+}

@@ -183,6 +183,7 @@ pub(crate) fn repository(url: &str) -> Repository {
         secret: None,
         author_name: "Windlass".into(),
         author_email: "windlass@example.org".into(),
+        message_template: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! From a request and its neighbours to the core's question.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -37,6 +39,13 @@ impl Ask {
         match self {
             Self::Upgrade(_) => None,
             Self::Rollback(ask) => ask.restore_data.then_some(&ask.restore_point),
+        }
+    }
+
+    pub(super) fn targets(&self) -> Option<&BTreeMap<String, String>> {
+        match self {
+            Self::Upgrade(ask) => Some(&ask.targets),
+            Self::Rollback(_) => None,
         }
     }
 
@@ -139,6 +148,7 @@ impl<K: Request> Turn<'_, K> {
                     let message = format!("there is no upgrade request {name} of this app that has begun");
                     return Err(Failure::permanent("upgrade-not-found", message));
                 }
+                spec.versions.accepted_claim_changes.clone_from(&request.spec.accept);
                 let point = self.point(&spec, request, upgrade).await?;
                 let automatic = request.labels().get(AUTOMATIC).is_some_and(|value| value == "true");
                 let only_from = upgrade.filter(|_| automatic).and_then(|other| other.inputs.as_ref());

@@ -57,7 +57,7 @@ impl<K: Request> Turn<'_, K> {
             Err(failure) if failure.retryable => return Err(failure.into()),
             Err(failure) => return self.refuse(&failure.to_string()).await,
         };
-        let facts = facts::gather(self.context.fact_ports(), ask.spec(), ask.point()).await;
+        let facts = facts::gather(self.context.fact_ports(), ask.spec(), ask.point(), ask.targets()).await;
         let facts = match facts {
             Ok(facts) => facts,
             Err(failure) if failure.retryable => return Err(failure.into()),

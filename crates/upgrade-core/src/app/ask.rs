@@ -38,7 +38,7 @@ pub struct SnapshotPolicy {
     pub enabled: bool,
     /// The snapshot class; found from the driver when absent.
     pub class: Option<String>,
-    /// Claims by name, in addition to those found.
+    /// The claims that are copied; every one that the app's workloads mount when empty.
     pub claims: Vec<String>,
     /// Whether the app is stopped.
     pub consistency: Consistency,
@@ -71,7 +71,7 @@ pub struct VersionPolicy {
     pub constraint: Option<String>,
     /// Versions never to be chosen.
     pub skip: Vec<String>,
-    /// Claims that the target may drop, rename or add, by name.
+    /// What the target may change about claims and workloads, by the names of [`changes`](super::changes).
     pub accepted_claim_changes: Vec<String>,
 }
 

@@ -50,6 +50,9 @@ pub struct PlannedWorkload {
     pub images: Vec<(String, String)>,
     /// Whether one of the app's own delivery objects delivers it.
     pub delivered: bool,
+    /// Whether the target does not have it any more, which a person has accepted: it is stopped and not put back.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// All resolved inputs of an app plan.
@@ -101,6 +104,9 @@ pub struct AppInputs {
     pub message: String,
     /// Why, for blocked versions.
     pub reason: String,
+    /// What the target changes about claims and workloads, as a person has accepted it.
+    #[serde(default)]
+    pub accepted: Vec<String>,
 }
 
 impl AppInputs {
@@ -233,6 +239,7 @@ pub(super) fn planned_workloads(facts: &AppFacts, claims: &[String], inherited: 
                 suspend: earlier.map_or(workload.suspend, |found| found.suspend),
                 images: workload.images.clone(),
                 delivered: workload.delivered,
+                removed: false,
             }
         })
         .collect()
@@ -408,7 +415,7 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
                 .releasing(id("release/freeze", &workload.object)),
         );
     }
-    for workload in &inputs.workloads {
+    for workload in inputs.workloads.iter().filter(|workload| !workload.removed) {
         let step = AppStep::PutBack { workload: workload.object.clone() };
         let title = format!("put {} back to {} replicas", workload.object, workload.replicas);
         steps.push(
@@ -422,12 +429,17 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
 /// Verify and soak.
 pub(super) fn verify_steps(inputs: &AppInputs) -> Vec<Step> {
     let health = &inputs.health;
-    let mut steps = vec![Step::new(
+    let mut healthy = Step::new(
         "verify/healthy",
         "wait until the commit runs and is healthy",
         AppStep::Verify.to_value(),
         health.timeout,
-    )];
+    );
+    // What the target does not have stays stopped for good.
+    for workload in inputs.workloads.iter().filter(|workload| workload.removed) {
+        healthy = healthy.releasing(id("stop", &workload.object));
+    }
+    let mut steps = vec![healthy];
     if health.soak.is_positive() {
         let deadline = health.soak.saturating_add(health.timeout);
         let title = format!("wait until it has stayed healthy for {}", crate::duration::format(health.soak));

@@ -1,14 +1,15 @@
 //! Everything known about an app before anything is decided, gathered read-only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::AppSpec;
 use crate::Failure;
 use crate::ports::{
-    AppStore, BlockedVersion, Carrier, CarrierKind, ClaimFacts, Delivery, DeliveryFacts, GitManager, PinFacts,
-    PinValue, Repository, RestorePointRecord, Rights, SnapshotManager, SnapshotState, WorkloadFacts, Workloads,
+    AppStore, BlockedVersion, Carrier, CarrierKind, ClaimFacts, Delivery, DeliveryFacts, GitManager, Neighbour,
+    PinFacts, PinValue, Renderer, Rendering, Repository, RestorePointRecord, Rights, SnapshotManager, SnapshotState,
+    WorkloadFacts, Workloads,
 };
 
 /// What was read of one repository.
@@ -39,6 +40,10 @@ pub struct AppFacts {
     pub repositories: Vec<RepositoryFacts>,
     /// What the live objects that the pins end up in show.
     pub live: Vec<Carrier>,
+    /// What the app's own objects would deliver; empty for rollbacks, which go back to what was delivered before.
+    pub renderings: Vec<Rendering>,
+    /// Every other app of the cluster.
+    pub neighbours: Vec<Neighbour>,
     /// Versions that may not be tried.
     pub blocked: Vec<BlockedVersion>,
     /// The snapshots of the restore point a rollback goes back to, by claim; `None` for one that is gone.
@@ -62,15 +67,19 @@ pub struct FactPorts<'a> {
     pub apps: &'a dyn AppStore,
     /// Rights.
     pub rights: &'a dyn Rights,
+    /// What would be delivered.
+    pub renderer: &'a dyn Renderer,
 }
 
 /// Reads everything. Errors: a port that could not answer; nothing is guessed in its place.
 ///
-/// `point` is the restore point a rollback goes back to: its claims may no longer be mounted by anything.
+/// `point` is the restore point a rollback goes back to: its claims may no longer be mounted by anything. `targets` are the
+/// versions an upgrade is to bring, by component; `None` for a rollback.
 pub async fn gather(
     ports: FactPorts<'_>,
     spec: &AppSpec,
     point: Option<&RestorePointRecord>,
+    targets: Option<&BTreeMap<String, String>>,
 ) -> Result<AppFacts, Failure> {
     let app = &spec.app;
     let delivery = ports.delivery.inspect(app, &spec.own).await?;
@@ -86,7 +95,9 @@ pub async fn gather(
     for claim in &named {
         wanted.push((claim.clone(), "named".into()));
     }
-    for workload in workloads.iter().filter(|workload| workload.delivered) {
+    // Named claims are a choice: what else is mounted is neither copied nor restored.
+    let all = spec.snapshots.claims.is_empty();
+    for workload in workloads.iter().filter(|workload| workload.delivered && all) {
         for claim in &workload.claims {
             if !wanted.iter().any(|(name, _)| name == claim) {
                 wanted.push((claim.clone(), format!("mounted by {}", workload.object)));
@@ -119,6 +130,20 @@ pub async fn gather(
         .collect();
     let mut live = ports.delivery.carriers(app, &spec.own, &[], &pinned).await?;
     live.retain(|carrier| carrier.kind == CarrierKind::LiveSpec);
+    let mut renderings = Vec::new();
+    if let Some(targets) = targets {
+        let at: Vec<(Repository, String)> =
+            repositories.iter().map(|found| (found.repository.clone(), found.head.clone())).collect();
+        let mut changes = pinned.clone();
+        for change in &mut changes {
+            if let Some(target) = targets.get(&change.pin.component) {
+                change.value.clone_from(target);
+            }
+        }
+        for own in &spec.own {
+            renderings.push(ports.renderer.render(app, own, &at, &changes).await?);
+        }
+    }
     let mut restorable = Vec::new();
     for volume in volumes {
         let state = ports.snapshots.snapshot_state(&app.namespace, &volume.snapshot).await?;
@@ -132,7 +157,19 @@ pub async fn gather(
         .collect();
     let missing_rights = ports.rights.missing(app, &namespaces.into_iter().collect::<Vec<_>>()).await?;
     let blocked = ports.apps.blocked(app).await?;
-    Ok(AppFacts { delivery, workloads, claims, repositories, live, blocked, restorable, missing_rights })
+    let neighbours = ports.apps.neighbours(app).await?;
+    Ok(AppFacts {
+        delivery,
+        workloads,
+        claims,
+        repositories,
+        live,
+        renderings,
+        neighbours,
+        blocked,
+        restorable,
+        missing_rights,
+    })
 }
 
 /// Whether two addresses name the same repository, as far as text can tell: scheme, user and a `.git` suffix do not count.

@@ -6,7 +6,9 @@
 pub mod after;
 mod ask;
 mod build;
+pub mod changes;
 pub mod facts;
+mod message;
 pub mod preflight;
 pub mod replaced;
 pub mod retention;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::{AppFacts, same_repository};
-use super::{AppSpec, RollbackAsk, UpgradeAsk, retention, rollback, upgrade};
+use super::{AppSpec, RollbackAsk, UpgradeAsk, changes, message, retention, rollback, upgrade};
 use crate::ports::{DeliveryObject, PinFacts, Readiness};
 use crate::version::{Range, Version, is_downgrade};
 
@@ -74,6 +74,9 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
         parent_is_ready(&mut verdict, object);
     }
     ships_along(&mut verdict, facts);
+    left_out(&mut verdict, &ask.app, facts);
+    accepted(&mut verdict, &ask.app, changes::changes(facts));
+    verdict.warnings.extend(changes::blind_spots(facts));
     if facts.claims.is_empty() {
         verdict
             .warnings
@@ -87,6 +90,7 @@ pub fn rollback(ask: &RollbackAsk, facts: &AppFacts) -> Verdict {
     let mut verdict = Verdict::default();
     let point = &ask.restore_point;
     common(&mut verdict, &ask.app, facts, &ask.take_over);
+    accepted(&mut verdict, &ask.app, Vec::new());
     if !point.void.is_empty() && ask.restore_data {
         let message = format!("restore point {} must not be used any more: {}", point.name, point.void);
         verdict.refuse("restore-point-void", message, "choose another one: windlass snapshots");
@@ -142,6 +146,15 @@ fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[
     for found in pins {
         pin(verdict, found);
     }
+    for repository in &spec.repositories {
+        let unknown = repository.message_template.as_deref().map(message::unknown).unwrap_or_default();
+        if !unknown.is_empty() {
+            let message = format!("the messageTemplate of {} has {}", repository.name, unknown.join(", "));
+            let hint = "use {app}, {namespace}, {components}, {from}, {to}, {reason} and {request} only";
+            verdict.refuse("message-template", message, hint);
+        }
+    }
+    neighbours(verdict, spec, facts);
     for workload in facts.workloads.iter().filter(|workload| !workload.claims.is_empty()) {
         let shares = workload.claims.iter().any(|claim| facts.claims.iter().any(|found| found.name == *claim));
         if !shares {
@@ -164,6 +177,61 @@ fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[
             if code != "claim-missing" || spec.snapshots.claims.contains(&claim.name) {
                 verdict.refuse(code, format!("claim {}: {message}", claim.name), "");
             }
+        }
+    }
+}
+
+/// Naming the claims is a choice that loses data when it was not meant.
+fn left_out(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
+    let named = &spec.snapshots.claims;
+    if named.is_empty() || !spec.snapshots.enabled {
+        return;
+    }
+    for workload in facts.workloads.iter().filter(|workload| workload.delivered) {
+        let left_out = workload.claims.iter().filter(|claim| !named.contains(claim));
+        verdict.warnings.extend(left_out.map(|claim| {
+            let object = &workload.object;
+            format!("claim {claim} of {object} is not in spec.snapshots.claims: no copy is taken, and a rollback leaves it alone")
+        }));
+    }
+}
+
+/// Two apps that are about the same things would undo each other's work.
+fn neighbours(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
+    for other in &facts.neighbours {
+        for object in other.own.iter().filter(|object| spec.own.contains(object)) {
+            let message = format!("{object} is named by the app {} as well", other.app);
+            verdict.refuse("app-overlaps", message, "let one ManagedApp stand for it");
+        }
+        let here = |claim: &&String| {
+            other.app.namespace == spec.app.namespace && facts.claims.iter().any(|found| found.name == **claim)
+        };
+        for claim in other.claims.iter().filter(here) {
+            let message = format!("claim {claim} is named by the app {} as well", other.app);
+            verdict.refuse("claim-of-another-app", message, "restoring it would change that app's data: separate them");
+        }
+    }
+}
+
+/// What the target would change has to be accepted by name, and nothing else may be: a name with a typo accepts nothing.
+fn accepted(verdict: &mut Verdict, spec: &AppSpec, changes: Vec<changes::Change>) {
+    let names = &spec.versions.accepted_claim_changes;
+    for unknown in names.iter().filter(|name| !changes.iter().any(|change| change.name == **name)) {
+        let possible: Vec<&str> = changes.iter().map(|change| change.name.as_str()).collect();
+        let hint = if possible.is_empty() {
+            "take it out of spec.accept".to_owned()
+        } else {
+            format!("take it out of spec.accept; these can be accepted: {}", possible.join(", "))
+        };
+        let message = format!("spec.accept names {unknown}, and this operation brings no such change");
+        verdict.refuse("accept-unknown", message, &hint);
+    }
+    for change in changes {
+        if names.contains(&change.name) {
+            verdict.warnings.push(format!("accepted as {}: {}", change.name, change.what));
+        } else {
+            let hint = format!("if that is meant, accept it by name: spec.accept: [{}]", change.name);
+            verdict.refuse(change.code, change.what, &hint);
         }
     }
 }

@@ -64,6 +64,7 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         auto_rollback: ask.app.auto_rollback,
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
+        accepted: Vec::new(),
     }
 }
 

@@ -7,9 +7,9 @@ use super::build::{
     planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
-use super::{AppStep, Consistency, UpgradeAsk};
+use super::{AppStep, Consistency, UpgradeAsk, changes};
 use crate::engine::{Plan, PlanError, Step, Stretch};
-use crate::ports::PinValue;
+use crate::ports::{ObjectRef, PinValue};
 
 /// Name of the workflow in plans.
 pub const WORKFLOW: &str = "app-upgrade";
@@ -23,6 +23,13 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
     let stopped = ask.app.snapshots.consistency == Consistency::Stopped && !claims.is_empty();
     let restore_point =
         if claims.is_empty() { String::new() } else { derived_name(&ask.app.app.name, &ask.operation, "") };
+    let accepted = ask.app.versions.accepted_claim_changes.clone();
+    let is_removed = |object: &ObjectRef| accepted.contains(&changes::remove_workload(object));
+    let mut workloads = if stopped { planned_workloads(facts, &claims, &ask.inherited) } else { Vec::new() };
+    for workload in &mut workloads {
+        workload.removed = is_removed(&workload.object);
+    }
+    let watched = facts.workloads.iter().filter(|found| found.delivered && !is_removed(&found.object));
     AppInputs {
         app: ask.app.app.clone(),
         request: ask.name.clone(),
@@ -35,8 +42,8 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         message: message(ask, &from, &to),
         from,
         to,
-        workloads: if stopped { planned_workloads(facts, &claims, &ask.inherited) } else { Vec::new() },
-        watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
+        workloads,
+        watched: watched.map(|found| found.object.clone()).collect(),
         claims: found,
         stopped,
         heads: heads(facts),
@@ -46,6 +53,7 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         auto_rollback: ask.app.auto_rollback,
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
+        accepted,
     }
 }
 

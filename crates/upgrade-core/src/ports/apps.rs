@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AppRef, PinValue, ReclaimPolicy};
+use super::{AppRef, ObjectRef, PinValue, ReclaimPolicy};
 use crate::Failure;
 
 /// The operation that works on an app.
@@ -34,6 +34,18 @@ pub struct BlockedVersion {
     pub request: String,
     /// Since when.
     pub since: Timestamp,
+}
+
+/// Another app of the cluster, as far as it could be about the same things.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Neighbour {
+    /// Who it is.
+    pub app: AppRef,
+    /// Its own delivery objects.
+    pub own: Vec<ObjectRef>,
+    /// The claims that it names, in its own namespace.
+    pub claims: Vec<String>,
 }
 
 /// One volume of a restore point.
@@ -141,6 +153,8 @@ pub trait AppStore: Send + Sync {
     async fn blocked(&self, app: &AppRef) -> Result<Vec<BlockedVersion>, Failure>;
     /// Blocks versions; those already blocked stay as they are.
     async fn block(&self, app: &AppRef, versions: &[BlockedVersion]) -> Result<(), Failure>;
+    /// Every other app of the cluster.
+    async fn neighbours(&self, app: &AppRef) -> Result<Vec<Neighbour>, Failure>;
     /// Records the versions the app runs now.
     async fn set_current(&self, app: &AppRef, pins: &[PinValue]) -> Result<(), Failure>;
 }

@@ -1,5 +1,7 @@
 //! Git, as the app journey needs it: read pinned scalars, change exactly those, never anything else.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,9 @@ pub struct Repository {
     pub author_name: String,
     /// Their address.
     pub author_email: String,
+    /// The commit message with placeholders, see `spec.git.repositories[].messageTemplate`; the usual one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_template: Option<String>,
 }
 
 /// Which part of a scalar a pin stands for.
@@ -162,6 +167,17 @@ pub trait GitManager: Send + Sync {
         commit: &str,
         descendant: &str,
     ) -> Result<Ancestry, Failure>;
+    /// The text files whose names end in `.yaml` or `.yml` below `folder` (`""` is the root) at `commit`, by path, with those
+    /// of `changes` made that are in them. Empty when there is no such folder. Errors: `git-files-refused` (permanent) when
+    /// there are too many, or one cannot be read as text.
+    async fn files(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        commit: &str,
+        folder: &str,
+        changes: &[PinValue],
+    ) -> Result<BTreeMap<String, String>, Failure>;
     /// Subjects of the commits after `from` up to and including `to` that touch `paths` (all when empty), newest first, at
     /// most `limit`; `None` when the history was not deep enough.
     async fn log(

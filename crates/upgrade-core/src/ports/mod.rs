@@ -11,12 +11,13 @@ mod disposal;
 mod git;
 mod health;
 mod journal;
+mod render;
 mod snapshots;
 mod workloads;
 
 pub use apps::{
-    ActiveOperation, AppStore, BlockedVersion, HeadCommit, ReplacedVolume, RestorePointRecord, RestorePoints, Rights,
-    VolumeRecord,
+    ActiveOperation, AppStore, BlockedVersion, HeadCommit, Neighbour, ReplacedVolume, RestorePointRecord,
+    RestorePoints, Rights, VolumeRecord,
 };
 pub use clock::Clock;
 pub use delivery::{
@@ -27,6 +28,7 @@ pub use disposal::{CopyRecord, Disposal, Leaving};
 pub use git::{Ancestry, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, PinPart, PinValue, Repository};
 pub use health::{HealthChecker, HealthReport, HttpCheck};
 pub use journal::{JournalStore, Revision, SaveError, Stored};
+pub use render::{Piece, Rendered, Renderer, Rendering};
 pub use snapshots::{
     Aside, ClaimFacts, ClaimState, ProtectedVolume, ReclaimPolicy, SnapshotManager, SnapshotRequest, SnapshotState,
     VolumeState,

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::changes::drop_claim;
 use super::{AppInputs, AppStep, rollback, upgrade};
 use crate::Failure;
 use crate::engine::{Direction, Effect, Observation, StepContext, StepRunner};
@@ -215,6 +216,11 @@ impl Work<'_> {
     /// A field of this step's intent.
     fn intended(&self, field: &str) -> Option<String> {
         self.cx.intent().get(field).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// Whether a person has accepted that the target does not have this claim any more.
+    fn is_dropped(&self, claim: &str) -> bool {
+        self.inputs.accepted.contains(&drop_claim(claim))
     }
 
     fn begun(&self, step: &str) -> bool {

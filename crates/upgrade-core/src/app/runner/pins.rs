@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Work;
 use crate::Failure;
+use crate::app::message::fill;
 use crate::engine::{Direction, Observation};
 use crate::ports::{Ancestry, CarrierKind, CommitRequest, ObjectRef, Pin, PinValue, Repository};
 
@@ -37,12 +38,15 @@ impl Work<'_> {
             Direction::Do => changes.into_iter().map(|(from, to)| (from.value.clone(), to.clone())).unzip(),
             Direction::Undo => changes.into_iter().map(|(from, to)| (to.value.clone(), from.clone())).unzip(),
         };
+        let remote = self.repository(repository)?;
+        let template = remote.message_template.as_deref();
+        let message = template.map_or_else(|| self.inputs.message.clone(), |text| fill(text, &self.inputs, repository));
         let message = match direction {
-            Direction::Do => self.inputs.message.clone(),
-            Direction::Undo => format!("Revert \"{}\"", self.inputs.message.lines().next().unwrap_or_default()),
+            Direction::Do => message,
+            Direction::Undo => format!("Revert \"{}\"", message.lines().next().unwrap_or_default()),
         };
         let request = CommitRequest {
-            repository: self.repository(repository)?.clone(),
+            repository: remote.clone(),
             changes: wanted,
             expected,
             message,

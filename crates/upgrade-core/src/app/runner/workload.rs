@@ -115,6 +115,10 @@ impl Work<'_> {
     }
 
     pub(super) async fn is_frozen(&self, object: &ObjectRef, wanted: bool) -> Result<Observation, Failure> {
+        let removed = self.inputs.workload(object).is_some_and(|planned| planned.removed);
+        if removed && !wanted && self.ports.workloads.state(object).await?.is_none() {
+            return Ok(Observation::Done(json!({"gone": true})));
+        }
         let frozen = self.ports.delivery.is_frozen(object).await?;
         Ok(if frozen == wanted { Observation::Done(json!({"frozen": frozen})) } else { Observation::absent() })
     }

@@ -10,9 +10,9 @@ use crate::app::{
     AppSpec, AutoRollback, Consistency, HealthPolicy, RollbackAsk, SnapshotPolicy, UpgradeAsk, VersionPolicy,
 };
 use crate::ports::{
-    AppRef, Carrier, CarrierKind, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, Pin,
-    PinFacts, PinPart, PinValue, Readiness, ReclaimPolicy, Repository, RestorePointRecord, SnapshotState, SourceFacts,
-    VolumeRecord, WorkloadFacts, WorkloadKind,
+    AppRef, Carrier, CarrierKind, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef,
+    Piece, Pin, PinFacts, PinPart, PinValue, Readiness, ReclaimPolicy, Repository, RestorePointRecord, SnapshotState,
+    SourceFacts, VolumeRecord, WorkloadFacts, WorkloadKind,
 };
 
 pub(super) fn kustomization(name: &str) -> ObjectRef {
@@ -40,6 +40,7 @@ pub(super) fn repository() -> Repository {
         secret: None,
         author_name: "Windlass".into(),
         author_email: "windlass@test".into(),
+        message_template: None,
     }
 }
 
@@ -106,6 +107,12 @@ pub(super) fn workload() -> WorkloadFacts {
     }
 }
 
+/// What would be delivered of a workload.
+pub(super) fn piece(object: &ObjectRef, claims: &[&str]) -> Piece {
+    let claims = claims.iter().map(|claim| (*claim).to_owned()).collect();
+    Piece { object: object.clone(), claims, claim_templates: Vec::new() }
+}
+
 /// Plain manifests below a root.
 pub(super) fn facts() -> AppFacts {
     let own = object(kustomization("notes"), DeliveryRole::Manifests, true, Some(kustomization("root")));
@@ -152,6 +159,8 @@ fn facts_of(objects: Vec<DeliveryObject>) -> AppFacts {
             component: "image/notes".into(),
             shows: Some("1.0.0".into()),
         }],
+        renderings: Vec::new(),
+        neighbours: Vec::new(),
         blocked: Vec::new(),
         restorable: Vec::new(),
         missing_rights: Vec::new(),

@@ -46,6 +46,17 @@ fn an_upgrade_ends_with_the_new_version_and_everything_as_found() {
 }
 
 #[test]
+fn commits_are_written_as_the_template_says_and_reverts_name_them() {
+    let world = World::new(RELEASE);
+    world.state().template = Some("{app}: {components} {from} to {to}\n\nFor {request}".into());
+    let upgrade = world.upgrade(Trouble { cancel_after: Some("commit/push/apps"), ..Trouble::default() });
+    assert_sound(&upgrade, "with a template");
+    let messages: Vec<String> = world.state().git.commits.iter().map(|commit| commit.message.clone()).collect();
+    assert_eq!(messages[1], "notes: image/notes 1.0.0 to 1.1.0\n\nFor notes-1");
+    assert_eq!(messages[2], "Revert \"notes: image/notes 1.0.0 to 1.1.0\"");
+}
+
+#[test]
 fn a_version_that_never_served_is_rolled_back_with_its_data() {
     for setup in setups() {
         for behaviour in [Behaviour::Crashes, Behaviour::NeverReady] {

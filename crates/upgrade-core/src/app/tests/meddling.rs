@@ -187,9 +187,13 @@ fn a_hold_of_another_operation_is_waited_for() {
 
 #[test]
 fn an_interruption_starts_the_soak_again() {
-    let journey = upgrade(PLAIN, "verify/healthy", |state| {
-        state.pass(SignedDuration::from_millis(1500));
-        state.pods.clear();
+    let journey = World::new(PLAIN).upgrade(Trouble {
+        // The soak has noted a healthy beginning by then, and looks once a second.
+        meddle: Some(("verify/healthy", |state| {
+            state.interrupt_in = Some(state.now + SignedDuration::from_millis(1500));
+            state.no_pods_until = Some(state.now + SignedDuration::from_millis(3500));
+        })),
+        ..Trouble::default()
     });
     assert_eq!(journey.outcome(), &Outcome::Succeeded);
     assert_sound_but(&journey, "");
@@ -253,4 +257,135 @@ fn a_rollback_never_goes_on_with_a_claim_on_another_volume() {
     assert_eq!(journey.failure(), "claim-on-other-volume");
     assert!(!committed(&journey));
     assert!(journey.world.state().storage.volumes.len() >= 2, "both volumes are still there");
+}
+
+#[test]
+fn a_workload_that_somebody_scaled_up_stops_the_commit_before_it_has_a_pod() {
+    let journey = upgrade(PLAIN, "snapshot/record", |state| {
+        state.no_pods_until = Some(state.now + SignedDuration::from_secs(2));
+        state.deployment.replicas = 2;
+    });
+    assert_undone(&journey, "started-since-cut");
+    assert!(!committed(&journey));
+    assert_sound_but(&journey, "");
+}
+
+#[test]
+fn what_an_artifact_still_shows_is_not_let_go() {
+    for setup in [PLAIN, RELEASE] {
+        let fetched = "release/fetch/gitrepository/flux-system/apps";
+        let journey = World::new(setup).upgrade(Trouble {
+            cancel_after: Some(fetched),
+            meddle: Some((fetched, |state| {
+                state.git.down_until = Some(state.now + SignedDuration::from_secs(120));
+            })),
+            ..Trouble::default()
+        });
+        assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
+        assert_sound_but(&journey, "");
+    }
+}
+
+#[test]
+fn a_release_that_cannot_be_shown_to_hold_our_commit_is_no_success() {
+    let journey = upgrade(PLAIN, "release/start/deployment/notes/notes", |state| {
+        state.git.shallow = true;
+        state.git.push("1.1.0", None, "A neighbour's change");
+        state.pass(SignedDuration::from_secs(12));
+    });
+    assert!(matches!(journey.outcome(), Outcome::Failed { .. }), "{:?}", journey.outcome());
+    assert_eq!(journey.failure(), "deadline-exceeded");
+}
+
+#[test]
+fn a_delivery_that_somebody_stopped_is_no_success_however_healthy_the_app_is() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = upgrade(setup, "release/start/deployment/notes/notes", |state| state.own().suspend = Some(true));
+        assert!(matches!(journey.outcome(), Outcome::Failed { .. }), "{:?}", journey.outcome());
+        assert_eq!(journey.failure(), "deadline-exceeded");
+    }
+}
+
+#[test]
+fn a_copy_that_is_the_original_itself_is_not_restored() {
+    let journey = rollback(RELEASE, "protect/data", |state| state.storage.copies_nothing = true);
+    assert_undone(&journey, "restored-onto-original");
+    assert_eq!(journey.world.state().storage.claims["data"].volume.as_deref(), Some("pv-data"));
+}
+
+#[test]
+fn a_version_that_was_ready_for_a_moment_counts_as_having_served() {
+    let world = World::new(PLAIN);
+    world.state().behaviours.insert("1.1.0".into(), Behaviour::BreaksLater);
+    let journey = world.upgrade(Trouble {
+        meddle: Some(("release/start/deployment/notes/notes", |state| {
+            // Never healthy as a whole: one of its pods is missing, until all of them break.
+            state.deployment.replicas = 3;
+            state.pass(SignedDuration::from_millis(400));
+            state.no_pods_until = Some(state.now + SignedDuration::from_secs(60));
+            state.deployment.replicas = 4;
+        })),
+        ..Trouble::default()
+    });
+    assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "verify/healthy"));
+    {
+        let mut state = world.state();
+        state.behaviours.insert("1.1.0".into(), Behaviour::Crashes);
+        state.pods.clear();
+    }
+    assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }), "{:?}", journey.follow_up());
+}
+
+#[test]
+fn a_version_that_soaked_has_served_whatever_its_pods_say_afterwards() {
+    let journey = upgrade(PLAIN, "verify/healthy", |state| {
+        state.pods.clear();
+        state.no_pods_until = Some(state.now + SignedDuration::from_secs(60));
+    });
+    assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "verify/soak"));
+    assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }));
+}
+
+#[test]
+fn a_snapshot_that_is_never_ready_is_waited_for_and_nothing_is_committed() {
+    let journey = upgrade(PLAIN, "snapshot/take/data", |state| state.storage.never_ready = true);
+    assert_undone(&journey, "deadline-exceeded");
+    assert!(!committed(&journey));
+    assert_sound_but(&journey, "");
+}
+
+#[test]
+fn an_undo_does_not_start_a_version_that_the_data_does_not_belong_to() {
+    let journey = World::new(PLAIN).upgrade(Trouble {
+        cancel_after: Some("snapshot/record"),
+        meddle: Some(("snapshot/record", |state| {
+            state.deployment.version = "1.2.0".into();
+            state.deployment.frozen = true;
+        })),
+        ..Trouble::default()
+    });
+    assert!(matches!(journey.outcome(), Outcome::Undone(_)));
+    assert!(journey.journal.leftovers(&journey.plan).iter().any(|left| left.what.contains("stopped")));
+    let state = journey.world.state();
+    let data = state.storage.volume_of("data").unwrap();
+    assert!(data.data.iter().chain(&data.dirty).all(|write| write.version == "1.0.0"), "1.2.0 ran");
+}
+
+#[test]
+fn replicas_go_back_only_on_the_very_object_whose_template_was_looked_at() {
+    // Somebody changes the template between the look and the write.
+    fn looked_once(state: &mut State) {
+        let is_target = state.deployment.version == "1.1.0" && !state.deployment.frozen;
+        state.after = Some(("delivery.template", if is_target { looked_again } else { looked_once }));
+    }
+    fn looked_again(state: &mut State) {
+        state.deployment.frozen = true;
+        state.deployment.version = "1.2.0".into();
+        state.deployment.revision += 1;
+    }
+    let journey = upgrade(PLAIN, "release/unfreeze/deployment/notes/notes", looked_once);
+    assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step.starts_with("release/start")));
+    let state = journey.world.state();
+    let data = state.storage.volume_of("data").unwrap();
+    assert!(data.data.iter().chain(&data.dirty).all(|write| write.version == "1.0.0"), "1.2.0 ran");
 }

@@ -1,6 +1,7 @@
 //! Preflight and plans on facts made by hand, and whole operations in a small model of everything they work on.
 
 mod builders;
+mod changing;
 mod journeys;
 mod keeping;
 mod meddling;

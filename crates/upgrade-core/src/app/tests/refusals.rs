@@ -1,10 +1,11 @@
 //! Every refusal by name, each from facts that differ from the ordinary ones in one thing.
 
 use super::builders::{at, facts, release_facts, rollback, upgrade_to, workload};
+use super::world::{Setup, World};
 use crate::app::facts::AppFacts;
 use crate::app::preflight::{self, Verdict};
-use crate::app::{RollbackAsk, UpgradeAsk};
-use crate::ports::{BlockedVersion, ObjectRef, PinValue, Readiness, WorkloadKind};
+use crate::app::{AppSpec, RollbackAsk, UpgradeAsk};
+use crate::ports::{AppRef, BlockedVersion, Neighbour, ObjectRef, PinValue, Readiness, WorkloadKind};
 
 fn codes(verdict: &Verdict) -> Vec<&str> {
     verdict.refusals.iter().map(|refusal| refusal.code.as_str()).collect()
@@ -16,6 +17,11 @@ fn an_ordinary_upgrade_and_an_ordinary_rollback_are_not_refused() {
     assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &release_facts())), [""; 0]);
     let (ask, facts) = rollback();
     assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+}
+
+fn neighbour(namespace: &str, own: Vec<ObjectRef>, claims: &[&str]) -> Neighbour {
+    let app = AppRef { namespace: namespace.into(), name: "other".into(), uid: "other".into() };
+    Neighbour { app, own, claims: claims.iter().map(|claim| (*claim).to_owned()).collect() }
 }
 
 type Change = fn(&mut UpgradeAsk, &mut AppFacts);
@@ -70,6 +76,12 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
         ("source-without-artifact", |_, facts| facts.delivery.sources[0].commit = None),
         ("branch-not-the-source", |_, facts| facts.delivery.sources[0].branch = Some("release".into())),
         ("repository-not-the-source", |_, facts| facts.delivery.sources[0].url = "https://git.test/x".into()),
+        ("message-template", |ask, _| ask.app.repositories[0].message_template = Some("Bump to {version}".into())),
+        ("app-overlaps", |ask, facts| {
+            facts.neighbours.push(neighbour("elsewhere", ask.app.own.clone(), &[]));
+        }),
+        ("claim-of-another-app", |_, facts| facts.neighbours.push(neighbour("notes", Vec::new(), &["data"]))),
+        ("accept-unknown", |ask, _| ask.app.versions.accepted_claim_changes.push("drop-claim/data".into())),
         ("foreign-consumer", |_, facts| facts.workloads[0].delivered = false),
         ("cannot-stop", |_, facts| facts.workloads[0].kind = WorkloadKind::DaemonSet),
         ("when-scaled-delete", |_, facts| {
@@ -153,6 +165,13 @@ fn only_refusals_that_settle_by_themselves_are_waited_for() {
 }
 
 #[test]
+fn an_app_elsewhere_may_name_a_claim_of_the_same_name() {
+    let mut facts = facts();
+    facts.neighbours.push(neighbour("elsewhere", Vec::new(), &["data"]));
+    assert!(preflight::upgrade(&upgrade_to("1.1.0"), &facts).passed());
+}
+
+#[test]
 fn a_claim_that_only_a_neighbour_mounts_does_not_matter() {
     let mut facts = facts();
     let mut other = workload();
@@ -161,4 +180,23 @@ fn a_claim_that_only_a_neighbour_mounts_does_not_matter() {
     other.claims = vec!["elsewhere".into()];
     facts.workloads.push(other);
     assert!(preflight::upgrade(&upgrade_to("1.1.0"), &facts).passed());
+}
+
+#[test]
+fn named_claims_are_all_that_is_copied_and_the_others_are_told() {
+    let world = World::new(Setup::default());
+    let found =
+        |spec: &AppSpec| world.facts(spec, None, None).claims.into_iter().map(|claim| claim.name).collect::<Vec<_>>();
+    let all = world.spec();
+    assert_eq!(found(&all), ["data"]);
+    world.state().named = vec!["other".into()];
+    let named = world.spec();
+    assert_eq!(found(&named), [""; 0], "the model has no claim of that name");
+    let mut ask = upgrade_to("1.1.0");
+    ask.app.snapshots.claims = vec!["data".into()];
+    let mut facts = facts();
+    facts.workloads[0].claims.push("cache".into());
+    let verdict = preflight::upgrade(&ask, &facts);
+    assert!(verdict.passed(), "{:?}", verdict.refusals);
+    assert!(verdict.warnings.iter().any(|one| one.contains("claim cache")), "{:?}", verdict.warnings);
 }

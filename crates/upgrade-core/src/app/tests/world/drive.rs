@@ -1,5 +1,6 @@
 //! Whole operations as a person and an operator make them: facts, preflight, plan, engine, a new process after each crash.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -56,7 +57,7 @@ fn give_up(journal: &Journal) -> Timestamp {
 }
 
 impl World {
-    fn spec(&self) -> AppSpec {
+    pub(in crate::app::tests) fn spec(&self) -> AppSpec {
         let mut spec = spec();
         let setup = self.state().setup;
         if setup.release {
@@ -65,21 +66,38 @@ impl World {
         if setup.online {
             spec.snapshots.consistency = Consistency::Online;
         }
+        spec.snapshots.claims.clone_from(&self.state().named);
+        spec.repositories[0].message_template.clone_from(&self.state().template);
+        spec.snapshots.deadline = SignedDuration::from_secs(20);
         spec.health.timeout = SignedDuration::from_secs(20);
         spec.health.soak = SignedDuration::from_secs(2);
         spec
     }
 
-    fn facts(&self, spec: &AppSpec, point: Option<&RestorePointRecord>) -> AppFacts {
-        let ports = FactPorts { delivery: self, git: self, snapshots: self, workloads: self, apps: self, rights: self };
-        block_on(gather(ports, spec, point)).unwrap()
+    pub(in crate::app::tests) fn facts(
+        &self,
+        spec: &AppSpec,
+        point: Option<&RestorePointRecord>,
+        targets: Option<&BTreeMap<String, String>>,
+    ) -> AppFacts {
+        let ports = FactPorts {
+            delivery: self,
+            git: self,
+            snapshots: self,
+            workloads: self,
+            apps: self,
+            rights: self,
+            renderer: self,
+        };
+        block_on(gather(ports, spec, point, targets)).unwrap()
     }
 
     /// An upgrade from 1.0.0 to 1.1.0.
     pub(in crate::app::tests) fn upgrade(self: &Arc<Self>, trouble: Trouble) -> Journey {
         let mut ask = upgrade_to("1.1.0");
         ask.app = self.spec();
-        let facts = self.facts(&ask.app, None);
+        ask.app.versions.accepted_claim_changes = self.state().accepts.clone();
+        let facts = self.facts(&ask.app, None, Some(&ask.targets));
         let verdict = preflight::upgrade(&ask, &facts);
         assert!(verdict.passed(), "{:?}", verdict.refusals);
         self.run(upgrade::plan(&ask, &facts).unwrap(), trouble)
@@ -220,7 +238,7 @@ impl Journey {
             take_over: vec![self.plan.operation.clone()],
             inherited: vec![inputs],
         };
-        let facts = world.facts(&ask.app, Some(&point));
+        let facts = world.facts(&ask.app, Some(&point), None);
         let verdict = preflight::rollback(&ask, &facts);
         assert!(verdict.passed(), "{:?}", verdict.refusals);
         world.run(rollback::plan(&ask, &facts).unwrap(), trouble)

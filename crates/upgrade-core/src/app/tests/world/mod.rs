@@ -25,7 +25,9 @@ pub(super) use storage::Write;
 
 use crate::Failure;
 use crate::engine::{GuardState, Journal, MemoryStore, Plan};
-use crate::ports::{BlockedVersion, Clock, JournalStore, PinValue, RestorePointRecord, Revision, SaveError, Stored};
+use crate::ports::{
+    BlockedVersion, Clock, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError, Stored,
+};
 
 /// What happens to one port call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +69,18 @@ pub(super) struct State {
     /// The call that goes wrong, by its number.
     pub(super) fault: Option<(usize, Fault)>,
     pub(super) crashed: bool,
+    /// What somebody does right after the next call of that name.
+    pub(super) after: Option<(&'static str, Meddle)>,
     pub(super) git: git::Git,
     pub(super) source: flux::Source,
     /// The root and the app's own object, in this order.
     pub(super) objects: Vec<Object>,
     pub(super) deployment: pods::Deployment,
     pub(super) pods: Vec<pods::Pod>,
+    /// Until when no pod can be made, as when a quota is used up.
+    pub(super) no_pods_until: Option<Timestamp>,
+    /// When all pods go once, as when a node is lost.
+    pub(super) interrupt_in: Option<Timestamp>,
     /// Until when a node has the volume mounted after its last pod.
     pub(super) unmounts_at: Option<Timestamp>,
     pub(super) storage: storage::Storage,
@@ -86,6 +94,14 @@ pub(super) struct State {
     pub(super) healthy_since: Option<Timestamp>,
     /// The operation that runs, for the rules.
     pub(super) running: Option<rules::Running>,
+    /// What the target would deliver; what is delivered now, when there is nothing else.
+    pub(super) renders: Option<Vec<Piece>>,
+    /// The claims that the app names.
+    pub(super) named: Vec<String>,
+    /// The template of commit messages.
+    pub(super) template: Option<String>,
+    /// What a person accepts by name.
+    pub(super) accepts: Vec<String>,
     /// Rules that were broken.
     pub(super) breaches: Vec<String>,
     uids: u32,
@@ -100,11 +116,14 @@ impl State {
             calls: Vec::new(),
             fault: None,
             crashed: false,
+            after: None,
             git: git::Git::new(),
             source: flux::Source::new(),
             objects: Object::chain(setup, now),
             deployment: pods::Deployment::new(),
             pods: Vec::new(),
+            no_pods_until: None,
+            interrupt_in: None,
             unmounts_at: None,
             storage: storage::Storage::new(),
             points: BTreeMap::new(),
@@ -114,6 +133,10 @@ impl State {
             behaviours: BTreeMap::new(),
             healthy_since: None,
             running: None,
+            renders: None,
+            named: Vec::new(),
+            template: None,
+            accepts: Vec::new(),
             breaches: Vec::new(),
             uids: 0,
         };
@@ -201,6 +224,9 @@ impl World {
         let result = {
             let mut state = self.state();
             let result = effect(&mut state);
+            if let Some((_, act)) = state.after.take_if(|(after, _)| *after == name) {
+                act(&mut state);
+            }
             state.check();
             state.crashed = fault == Some(Fault::CrashAfter);
             result

@@ -58,6 +58,9 @@ impl State {
 
     pub(super) fn turn_pods(&mut self) {
         let now = self.now;
+        if self.interrupt_in.take_if(|at| *at <= now).is_some() {
+            self.pods.clear();
+        }
         let wanted = usize::try_from(self.deployment.replicas).unwrap();
         let version = self.deployment.version.clone();
         let old = self.pods.iter().any(|pod| pod.version != version);
@@ -75,7 +78,8 @@ impl State {
         if before > 0 && self.pods.is_empty() {
             self.unmounts_at = Some(now + SignedDuration::from_millis(200));
         }
-        while !old && self.pods.len() < wanted {
+        let quota = self.no_pods_until.is_none_or(|until| until <= now);
+        while quota && !old && self.pods.len() < wanted {
             let uid = self.uid("pod");
             self.pods.push(Pod {
                 name: uid.replace("uid", "notes"),

@@ -1,18 +1,21 @@
 //! The ports, over the model.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::super::builders::{deployment, kustomization, release};
+use super::super::builders::{deployment, kustomization, piece, release};
 use super::flux::Source;
 use super::{State, World};
 use crate::Failure;
 use crate::ports::{
     ActiveOperation, Ancestry, AppRef, AppStore, Applied, Aside, BlockedVersion, Carrier, CarrierKind, ClaimFacts,
     ClaimState, CommitRecord, CommitRequest, Delivery, DeliveryFacts, DeliveryObject, DeliveryRole, GitManager,
-    HealthChecker, HealthReport, Hold, Holder, HttpCheck, ObjectRef, Pin, PinFacts, PinValue, PodFact, ProtectedVolume,
-    Readiness, ReclaimPolicy, Repository, RestorePointRecord, RestorePoints, Rights, SnapshotManager, SnapshotRequest,
-    SnapshotState, SourceFacts, Suspension, TemplateMatch, VolumeState, WorkloadFacts, WorkloadState, Workloads,
+    HealthChecker, HealthReport, Hold, Holder, HttpCheck, Neighbour, ObjectRef, Pin, PinFacts, PinValue, PodFact,
+    ProtectedVolume, Readiness, ReclaimPolicy, Rendered, Renderer, Rendering, Repository, RestorePointRecord,
+    RestorePoints, Rights, SnapshotManager, SnapshotRequest, SnapshotState, SourceFacts, Suspension, TemplateMatch,
+    VolumeState, WorkloadFacts, WorkloadState, Workloads,
 };
 
 impl State {
@@ -203,6 +206,17 @@ impl GitManager for World {
         self.call("git.ancestry", |state| state.reach_git()?.ancestry(commit, descendant)).await
     }
 
+    async fn files(
+        &self,
+        _: &AppRef,
+        _: &Repository,
+        _: &str,
+        _: &str,
+        _: &[PinValue],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        Ok(BTreeMap::new())
+    }
+
     async fn log(
         &self,
         _: &AppRef,
@@ -361,6 +375,10 @@ impl AppStore for World {
         .await
     }
 
+    async fn neighbours(&self, _: &AppRef) -> Result<Vec<Neighbour>, Failure> {
+        Ok(Vec::new())
+    }
+
     async fn set_current(&self, _: &AppRef, pins: &[PinValue]) -> Result<(), Failure> {
         self.call("apps.set_current", |state| {
             state.may_record();
@@ -399,6 +417,27 @@ impl RestorePoints for World {
         self.call("points.replaced", |state| {
             state.replaced = volumes.to_vec();
             Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Renderer for World {
+    async fn render(
+        &self,
+        _: &AppRef,
+        object: &ObjectRef,
+        _: &[(Repository, String)],
+        _: &[PinValue],
+    ) -> Result<Rendering, Failure> {
+        self.call("renderer.render", |state| {
+            let rendered = match &state.renders {
+                Some(pieces) => Rendered::Pieces(pieces.clone()),
+                None if state.setup.release => Rendered::Unknown("it is a chart".into()),
+                None => Rendered::Pieces(vec![piece(&deployment(), &["data"])]),
+            };
+            Ok(Rendering { of: object.clone(), delivered: vec![deployment()], rendered })
         })
         .await
     }

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::State;
-use crate::ports::ReclaimPolicy;
+use crate::ports::{DeliveryRole, ReclaimPolicy};
 
 /// What the operation that runs is about.
 #[derive(Debug, Clone)]
@@ -148,6 +148,13 @@ impl State {
     /// When the app's own object is let go.
     pub(super) fn note_release(&mut self, operation: &str) {
         let head = self.git.head().version.clone();
+        let own = &self.objects[1];
+        let (is_release, spec) = (own.role == DeliveryRole::Release, own.spec.clone());
+        if is_release
+            && self.running.as_ref().is_some_and(|one| one.operation == operation && head == one.to && spec != head)
+        {
+            self.breach("a release is let go before its spec names the version");
+        }
         if let Some(running) = &mut self.running
             && running.operation == operation
         {

@@ -25,6 +25,7 @@ pub(in crate::app::tests) struct Write {
 pub(in crate::app::tests) struct Volume {
     pub(in crate::app::tests) uid: String,
     pub(in crate::app::tests) policy: ReclaimPolicy,
+    handle: String,
     /// Name and UID of the claim it is for.
     pub(in crate::app::tests) claim: Option<(String, Option<String>)>,
     pub(in crate::app::tests) data: Vec<Write>,
@@ -68,6 +69,10 @@ pub(in crate::app::tests) struct Storage {
     pub(in crate::app::tests) snapshots: BTreeMap<String, Snapshot>,
     /// By the name of the snapshot they were cut for.
     pub(in crate::app::tests) contents: BTreeMap<String, Content>,
+    /// A driver whose snapshots are cut and never ready to use.
+    pub(in crate::app::tests) never_ready: bool,
+    /// A driver that hands out the original as its copy.
+    pub(in crate::app::tests) copies_nothing: bool,
     /// Every write that somebody relies on.
     pub(in crate::app::tests) acknowledged: Vec<Write>,
 }
@@ -88,6 +93,7 @@ impl Storage {
         };
         let volume = Volume {
             uid: "uid-of-pv-data".into(),
+            handle: "handle-pv-data".into(),
             policy: ReclaimPolicy::Delete,
             claim: Some(("data".into(), Some(claim.uid.clone()))),
             data: Vec::new(),
@@ -98,6 +104,8 @@ impl Storage {
             volumes: BTreeMap::from([("pv-data".into(), volume)]),
             snapshots: BTreeMap::new(),
             contents: BTreeMap::new(),
+            never_ready: false,
+            copies_nothing: false,
             acknowledged: Vec::new(),
         }
     }
@@ -164,7 +172,7 @@ impl Storage {
             volume_uid: volume.uid.clone(),
             reclaim_policy: volume.policy,
             driver: "csi.test".into(),
-            handle: format!("handle-{volume_name}"),
+            handle: volume.handle.clone(),
             volume: volume_name,
             capacity: 1 << 24,
             snapshot_class: Some("csi".into()),
@@ -190,7 +198,7 @@ impl Storage {
             phase: self.phase_of_volume(name).into(),
             claim: volume.claim.clone().map(|(claim, uid)| ("notes".into(), claim, uid)),
             driver: "csi.test".into(),
-            handle: format!("handle-{name}"),
+            handle: volume.handle.clone(),
             capacity: 1 << 24,
         })
     }
@@ -375,13 +383,14 @@ impl State {
     fn cut_snapshots(&mut self) {
         let now = self.now;
         let mut cut = Vec::new();
+        let never_ready = self.storage.never_ready;
         for (name, snapshot) in &mut self.storage.snapshots {
             let age = now.duration_since(snapshot.made_at);
             if snapshot.cut_at.is_none() && age >= SignedDuration::from_millis(100) {
                 snapshot.cut_at = Some(now);
                 cut.push((name.clone(), snapshot.claim.clone()));
             }
-            snapshot.ready |= age >= SignedDuration::from_millis(300);
+            snapshot.ready |= age >= SignedDuration::from_millis(300) && !never_ready;
         }
         for (name, claim) in cut {
             let data = self.storage.volume_of(&claim).map(|volume| volume.data.clone()).unwrap_or_default();
@@ -393,7 +402,8 @@ impl State {
         let Some(content) = self.storage.contents.get(snapshot) else { return };
         let (data, name, volume_uid) = (content.data.clone(), self.uid("pv"), self.uid("of-pv"));
         let claim = Some((helper.to_owned(), Some(uid.to_owned())));
-        let volume = Volume { uid: volume_uid, policy: ReclaimPolicy::Delete, claim, data, dirty: Vec::new() };
+        let handle = if self.storage.copies_nothing { "handle-pv-data".into() } else { format!("handle-{name}") };
+        let volume = Volume { uid: volume_uid, handle, policy: ReclaimPolicy::Delete, claim, data, dirty: Vec::new() };
         self.storage.volumes.insert(name.clone(), volume);
         if let Some(claim) = self.storage.claims.get_mut(helper) {
             claim.volume = Some(name);

@@ -1,0 +1,130 @@
+//! [`Renderer`] for Flux: the files of a Kustomization, read from Git and put together without kustomize.
+//!
+//! A HelmRelease is not rendered: only Helm can do that, from a chart that nobody has fetched yet.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kube::Client;
+use serde_json::Value;
+use upgrade_core::Failure;
+use upgrade_core::app::facts::same_repository;
+use upgrade_core::ports::{AppRef, GitManager, ObjectRef, Piece, PinValue, Rendered, Renderer, Rendering, Repository};
+use windlass_api::foreign::Kustomization;
+
+use super::kustomize::{Stop, Tree, build, is_harmless_patch, pieces, resolve};
+use super::live::{HELM, Live, Objects, SOURCE};
+use super::{chain, pins};
+
+/// How many folders of a repository are read for one object.
+const MAX_FOLDERS: usize = 32;
+
+/// Renders what Flux would apply.
+#[derive(Clone)]
+pub struct FluxRenderer {
+    objects: Objects,
+    git: Arc<dyn GitManager>,
+}
+
+impl FluxRenderer {
+    /// Reads Flux's objects through `client`, and files through `git`.
+    #[must_use]
+    pub fn new(client: Client, git: Arc<dyn GitManager>) -> Self {
+        Self { objects: Objects { client }, git }
+    }
+
+    async fn pieces(
+        &self,
+        app: &AppRef,
+        live: &Live,
+        kustomization: &Kustomization,
+        at: &[(Repository, String)],
+        changes: &[PinValue],
+    ) -> Result<Result<Vec<Piece>, String>, Failure> {
+        let spec = &kustomization.spec;
+        let source = chain::source_object(&spec.source_ref, &live.object.namespace);
+        let url = match self.objects.find(&source).await? {
+            Some(source) if source.object.group == SOURCE => source.text("/spec/url").to_owned(),
+            _ => String::new(),
+        };
+        let Some((repository, commit)) = at.iter().find(|(repository, _)| same_repository(&repository.url, &url))
+        else {
+            return Ok(Err(format!("no repository of the app is the one that {source} reads")));
+        };
+        if let Err(why) = is_knowable(live) {
+            return Ok(Err(why));
+        }
+        let Some(folder) = resolve("", spec.path.as_deref().unwrap_or_default()) else {
+            return Ok(Err("spec.path leads out of the repository".into()));
+        };
+        let mut tree = Tree::default();
+        for _ in 0..MAX_FOLDERS {
+            let objects = build(&tree, &folder);
+            let built = objects
+                .and_then(|objects| pieces(&objects, spec.target_namespace.as_deref(), spec.post_build.is_some()));
+            match built {
+                Ok(pieces) => return Ok(Ok(pieces)),
+                Err(Stop::Unknown(why)) => return Ok(Err(why)),
+                Err(Stop::Needs(folder)) => match self.git.files(app, repository, commit, &folder, changes).await {
+                    Ok(files) => {
+                        tree.files.extend(files);
+                        tree.read.insert(folder);
+                    }
+                    Err(failure) if failure.retryable => return Err(failure),
+                    Err(failure) => return Ok(Err(failure.message)),
+                },
+            }
+        }
+        Ok(Err(format!("it is put together from more than {MAX_FOLDERS} folders")))
+    }
+}
+
+/// Whether the object itself adds nothing that could change names or volumes.
+fn is_knowable(live: &Live) -> Result<(), String> {
+    for field in ["components", "namePrefix", "nameSuffix"] {
+        let value = live.json.pointer("/spec").and_then(|spec| spec.get(field));
+        if value.is_some_and(|value| value.as_array().is_none_or(|items| !items.is_empty())) {
+            return Err(format!("{} has spec.{field}", live.object));
+        }
+    }
+    let patches = live.json.pointer("/spec/patches").and_then(Value::as_array).into_iter().flatten();
+    for patch in patches {
+        let text = patch.get("patch").and_then(Value::as_str).unwrap_or("$patch");
+        if !is_harmless_patch(text) {
+            return Err(format!("{} has spec.patches that may change names or volumes", live.object));
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Renderer for FluxRenderer {
+    async fn render(
+        &self,
+        app: &AppRef,
+        object: &ObjectRef,
+        at: &[(Repository, String)],
+        changes: &[PinValue],
+    ) -> Result<Rendering, Failure> {
+        let unknown = |why: &str| Rendering {
+            of: object.clone(),
+            delivered: Vec::new(),
+            rendered: Rendered::Unknown(why.to_owned()),
+        };
+        if object.group == HELM {
+            return Ok(unknown("its chart is not rendered before the release"));
+        }
+        let live = self.objects.get(object).await?;
+        let kustomization: Kustomization = live.typed()?;
+        let inventory = kustomization.status.as_ref().and_then(|status| status.inventory.as_ref());
+        if inventory.is_none() {
+            return Ok(unknown("it does not say yet what it has applied"));
+        }
+        let delivered = pins::entries(inventory).into_iter().map(|(object, _)| object).collect();
+        let rendered = match self.pieces(app, &live, &kustomization, at, changes).await? {
+            Ok(pieces) => Rendered::Pieces(pieces),
+            Err(why) => Rendered::Unknown(why),
+        };
+        Ok(Rendering { of: object.clone(), delivered, rendered })
+    }
+}
