@@ -240,6 +240,9 @@ impl History {
     }
 }
 
+/// Paths with what is in the files.
+type Contents = Vec<(String, Vec<u8>)>;
+
 impl History {
     /// Paths and contents of the plain files below a folder whose names end like YAML. Gives up beyond `most` files or `limit`
     /// bytes in all, with what was too much.
@@ -249,7 +252,7 @@ impl History {
         folder: &str,
         most: usize,
         limit: u64,
-    ) -> Result<Result<Vec<(String, Vec<u8>)>, String>> {
+    ) -> Result<Result<Contents, String>> {
         let mut tree = self.repo.find_commit(commit).and_then(|commit| commit.tree())?;
         for part in folder.split('/').filter(|part| !part.is_empty()) {
             let Some(entry) = tree.lookup_entry([part.as_bytes()])? else { return Ok(Ok(Vec::new())) };

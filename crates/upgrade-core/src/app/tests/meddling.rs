@@ -373,17 +373,20 @@ fn an_undo_does_not_start_a_version_that_the_data_does_not_belong_to() {
 
 #[test]
 fn replicas_go_back_only_on_the_very_object_whose_template_was_looked_at() {
-    // Somebody changes the template between the look and the write.
-    fn looked_once(state: &mut State) {
+    // Somebody changes the template between the last look and the write: seen to be the target, judged again, looked at.
+    fn looked(state: &mut State) {
         let is_target = state.deployment.version == "1.1.0" && !state.deployment.frozen;
-        state.after = Some(("delivery.template", if is_target { looked_again } else { looked_once }));
+        state.after = Some(if is_target { ("workloads.state", judged) } else { ("delivery.template", looked) });
+    }
+    fn judged(state: &mut State) {
+        state.after = Some(("delivery.template", looked_again));
     }
     fn looked_again(state: &mut State) {
         state.deployment.frozen = true;
         state.deployment.version = "1.2.0".into();
         state.deployment.revision += 1;
     }
-    let journey = upgrade(PLAIN, "release/unfreeze/deployment/notes/notes", looked_once);
+    let journey = upgrade(PLAIN, "release/unfreeze/deployment/notes/notes", looked);
     assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step.starts_with("release/start")));
     let state = journey.world.state();
     let data = state.storage.volume_of("data").unwrap();
