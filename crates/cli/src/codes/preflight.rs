@@ -10,7 +10,7 @@ pub(super) const CODES: &[Row] = &[
     ),
     (
         "app-overlaps",
-        "Two ManagedApps name the same delivery object, and would undo each other's work.",
+        "Two ManagedApps of one namespace name the same delivery object, and would undo each other's work.",
         "Let one ManagedApp stand for it.",
     ),
     (

@@ -196,17 +196,16 @@ fn left_out(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
     }
 }
 
-/// Two apps that are about the same things would undo each other's work.
+/// Two apps of one namespace that are about the same things would undo each other's work. Of one delivery object, an app is
+/// what is in its own namespace, so apps of different namespaces may share it.
 fn neighbours(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
-    for other in &facts.neighbours {
+    for other in facts.neighbours.iter().filter(|other| other.app.namespace == spec.app.namespace) {
         for object in other.own.iter().filter(|object| spec.own.contains(object)) {
             let message = format!("{object} is named by the app {} as well", other.app);
             verdict.refuse("app-overlaps", message, "let one ManagedApp stand for it");
         }
-        let here = |claim: &&String| {
-            other.app.namespace == spec.app.namespace && facts.claims.iter().any(|found| found.name == **claim)
-        };
-        for claim in other.claims.iter().filter(here) {
+        let shared = other.claims.iter().filter(|claim| facts.claims.iter().any(|found| found.name == **claim));
+        for claim in shared {
             let message = format!("claim {claim} is named by the app {} as well", other.app);
             verdict.refuse("claim-of-another-app", message, "restoring it would change that app's data: separate them");
         }

@@ -78,7 +78,7 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
         ("repository-not-the-source", |_, facts| facts.delivery.sources[0].url = "https://git.test/x".into()),
         ("message-template", |ask, _| ask.app.repositories[0].message_template = Some("Bump to {version}".into())),
         ("app-overlaps", |ask, facts| {
-            facts.neighbours.push(neighbour("elsewhere", ask.app.own.clone(), &[]));
+            facts.neighbours.push(neighbour("notes", ask.app.own.clone(), &[]));
         }),
         ("claim-of-another-app", |_, facts| facts.neighbours.push(neighbour("notes", Vec::new(), &["data"]))),
         ("accept-unknown", |ask, _| ask.app.versions.accepted_claim_changes.push("drop-claim/data".into())),
@@ -165,10 +165,11 @@ fn only_refusals_that_settle_by_themselves_are_waited_for() {
 }
 
 #[test]
-fn an_app_elsewhere_may_name_a_claim_of_the_same_name() {
+fn an_app_elsewhere_may_name_the_same_delivery_object_and_a_claim_of_the_same_name() {
     let mut facts = facts();
-    facts.neighbours.push(neighbour("elsewhere", Vec::new(), &["data"]));
-    assert!(preflight::upgrade(&upgrade_to("1.1.0"), &facts).passed());
+    let ask = upgrade_to("1.1.0");
+    facts.neighbours.push(neighbour("elsewhere", ask.app.own.clone(), &["data"]));
+    assert!(preflight::upgrade(&ask, &facts).passed());
 }
 
 #[test]
