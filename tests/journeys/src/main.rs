@@ -34,6 +34,9 @@ struct Args {
     /// Crash the operator at every effect, on the simulation.
     #[arg(long)]
     crash: bool,
+    /// With `--crash`: only every so many crash points, for a quick look.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    every: u16,
     /// What chance comes from on the simulation.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -68,7 +71,7 @@ fn main() -> ExitCode {
             eprintln!("error: only the simulation can crash the operator at every effect: --rig sim");
             return ExitCode::FAILURE;
         }
-        return match crash::run(&args.names, args.seed) {
+        return match crash::run(&args.names, args.seed, args.every.into()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");

@@ -96,11 +96,14 @@ impl World {
 
 /// What an object carries of ours: fields we own, annotations, suspension, replicas.
 fn marks(object: &Value) -> Value {
+    // A poke is made while something is waited for, so that there may be none when it came by itself.
+    let poke = json!({"f:metadata": {"f:annotations": {".": {}, "f:reconcile.fluxcd.io/requestedAt": {}}}});
     let fields: Vec<Value> = object["metadata"]["managedFields"]
         .as_array()
         .into_iter()
         .flatten()
         .filter(|entry| entry["manager"].as_str().is_some_and(|manager| manager.contains(OPERATOR_USER)))
+        .filter(|entry| entry["fieldsV1"] != poke)
         .map(|entry| json!([entry["operation"], entry["subresource"], entry["fieldsV1"]]))
         .collect();
     let ours: Vec<&String> = object["metadata"]["annotations"]

@@ -1,12 +1,15 @@
 //! Pushes as crash points: they do not pass the API server, so they are counted where the operator hands a commit to Git.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use kube_sim::faults::CrashAt;
 use tokio::task::AbortHandle;
 use upgrade_core::Failure;
-use upgrade_core::ports::{Ancestry, AppRef, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, Repository};
+use upgrade_core::ports::{
+    Ancestry, AppRef, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, PinValue, Repository,
+};
 
 /// Called with each commit request before it is handed to Git.
 pub(crate) type Judge = Arc<dyn Fn(&CommitRequest) + Send + Sync>;
@@ -134,6 +137,17 @@ impl GitManager for Watched {
         descendant: &str,
     ) -> Result<Ancestry, Failure> {
         self.git.ancestry(app, repository, commit, descendant).await
+    }
+
+    async fn files(
+        &self,
+        app: &AppRef,
+        repository: &Repository,
+        commit: &str,
+        folder: &str,
+        changes: &[PinValue],
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        self.git.files(app, repository, commit, folder, changes).await
     }
 
     async fn log(

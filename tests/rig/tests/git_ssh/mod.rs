@@ -75,6 +75,7 @@ impl Desk {
             secret: Some("git-write".into()),
             author_name: "Windlass".into(),
             author_email: "windlass@example.com".into(),
+            message_template: None,
         }
     }
 

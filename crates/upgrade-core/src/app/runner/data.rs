@@ -80,8 +80,8 @@ impl Work<'_> {
             return Ok(Observation::Done(json!({"volume": volume.name, "policy": state.reclaim_policy})));
         }
         if state.phase != "Bound" {
-            let is_gone = self.is_dropped(&claim.name)
-                && self.ports.snapshots.claim(&claim.namespace, &claim.name).await?.is_none();
+            let namespace = &self.inputs.app.namespace;
+            let is_gone = self.is_dropped(claim) && self.ports.snapshots.claim(namespace, claim).await?.is_none();
             if is_gone {
                 // Its data is nobody's now; deleting it is a person's decision.
                 return Ok(Observation::Done(json!({"volume": volume.name, "stays": state.reclaim_policy})));

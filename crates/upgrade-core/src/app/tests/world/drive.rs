@@ -12,7 +12,7 @@ use crate::app::after::{FollowUp, follow_up, sighting};
 use crate::app::facts::{AppFacts, FactPorts, gather};
 use crate::app::preflight;
 use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, Consistency, RollbackAsk, rollback, upgrade};
-use crate::engine::{Engine, EngineError, Journal, Outcome, Plan, StepState, Tick};
+use crate::engine::{Engine, EngineError, Journal, Outcome, Plan, Signals, StepState, Tick};
 use crate::ports::{Clock, JournalStore, ReclaimPolicy, RestorePointRecord, Workloads};
 
 /// What somebody else does to the world.
@@ -160,7 +160,7 @@ impl World {
             let cancel = trouble.cancel_after.is_some_and(done);
             let runner = AppRunner::new(self.ports());
             let engine = Engine { store: &**self, runner: &runner, guard: &**self, clock: &**self };
-            match poll(engine.tick(operation, cancel)) {
+            match poll(engine.tick(operation, Signals { cancel, let_go: None })) {
                 Some(Ok(Tick::Progressed)) => {}
                 Some(Ok(Tick::Wait(until))) => self.pass_until(until),
                 Some(Ok(Tick::Ended(_, Some(until)))) if until < give_up(&journal) => self.pass_until(until),
@@ -201,7 +201,9 @@ impl Journey {
             Outcome::Failed { failure, .. } | Outcome::Undone(crate::engine::Cause::StepFailed { failure, .. }) => {
                 failure.code.clone()
             }
-            Outcome::Succeeded | Outcome::Undone(crate::engine::Cause::Cancelled) => String::new(),
+            Outcome::Succeeded | Outcome::LetGo { .. } | Outcome::Undone(crate::engine::Cause::Cancelled) => {
+                String::new()
+            }
         }
     }
 
@@ -264,7 +266,7 @@ impl Journey {
                 return wrong;
             }
             Outcome::Succeeded => &inputs.to[0].value,
-            Outcome::Undone(_) => &inputs.from[0].value,
+            Outcome::Undone(_) | Outcome::LetGo { .. } => &inputs.from[0].value,
         };
         let undone = matches!(self.outcome(), Outcome::Undone(_));
         must(self.journal.leftovers(&self.plan).is_empty(), "something is left over");
@@ -306,6 +308,7 @@ impl Journey {
         let outcome = match self.outcome() {
             Outcome::Succeeded => "succeeded".to_owned(),
             Outcome::Undone(cause) => format!("undone {cause:?}"),
+            Outcome::LetGo { why } => format!("let go {why}"),
             Outcome::Failed { step, failure } => format!("failed {step} {}", failure.code),
         };
         let keys: Vec<String> = state.git.commits.iter().map(|commit| commit.key.clone().unwrap_or_default()).collect();

@@ -13,9 +13,9 @@ use crate::ports::{
     ActiveOperation, Ancestry, AppRef, AppStore, Applied, Aside, BlockedVersion, Carrier, CarrierKind, ClaimFacts,
     ClaimState, CommitRecord, CommitRequest, Delivery, DeliveryFacts, DeliveryObject, DeliveryRole, GitManager,
     HealthChecker, HealthReport, Hold, Holder, HttpCheck, Neighbour, ObjectRef, Pin, PinFacts, PinValue, PodFact,
-    ProtectedVolume, Readiness, ReclaimPolicy, Rendered, Renderer, Rendering, Repository, RestorePointRecord,
-    RestorePoints, Rights, SnapshotManager, SnapshotRequest, SnapshotState, SourceFacts, Suspension, TemplateMatch,
-    VolumeState, WorkloadFacts, WorkloadState, Workloads,
+    ProtectedVolume, Readiness, ReclaimPolicy, Rendered, Renderer, Rendering, ReplacedVolume, Repository,
+    RestorePointRecord, RestorePoints, Rights, SnapshotManager, SnapshotRequest, SnapshotState, SourceFacts,
+    Suspension, TemplateMatch, VolumeState, WorkloadFacts, WorkloadState, Workloads,
 };
 
 impl State {
@@ -413,9 +413,9 @@ impl RestorePoints for World {
         .await
     }
 
-    async fn replaced(&self, _: &AppRef, _: &str, volumes: &[String]) -> Result<(), Failure> {
+    async fn replaced(&self, _: &AppRef, _: &str, volumes: &[ReplacedVolume]) -> Result<(), Failure> {
         self.call("points.replaced", |state| {
-            state.replaced = volumes.to_vec();
+            state.replaced = volumes.iter().map(|one| one.volume.clone()).collect();
             Ok(())
         })
         .await
