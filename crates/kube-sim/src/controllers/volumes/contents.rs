@@ -70,16 +70,18 @@ impl Volumes {
         if may_delete(&content) {
             return self.delete_copy(&content).await;
         }
+        // One that is being deleted waited for the cut to end, and the end of the cut is no change that is looked at.
+        let after = |content: &Object| if deleting(content) { Next::Again } else { Next::Wait };
         if is_ready(&content) {
-            self.creating(&content, false).await?;
-            return Ok(Next::Wait);
+            let content = self.creating(&content, false).await?;
+            return Ok(after(&content));
         }
         let first = value(&content, &["status"]).is_null();
         match self.find_or_cut(&content, class.as_ref()).await? {
             Ok((content, handle, info)) => {
                 let content = self.content_status(&content, &handle, &info).await?;
-                self.creating(&content, false).await?;
-                Ok(if info.never_ready { Next::Again } else { Next::Wait })
+                let content = self.creating(&content, false).await?;
+                Ok(if info.never_ready { Next::Again } else { after(&content) })
             }
             Err((content, why)) => {
                 let (reason, what) = if first {

@@ -53,6 +53,21 @@ async fn a_restored_volume_has_the_bytes_of_the_moment_of_the_cut_and_not_of_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_deleted_while_it_is_cut_goes_when_the_cut_has_ended() {
+    let cluster = Cluster::new().await;
+    cluster.bound("data", json!({})).await;
+    let slow = Rule::slow(CallName::CreateSnapshot, Duration::from_secs(4));
+    cluster.driver.control(&Control { rules: vec![slow], ..Control::default() }).unwrap();
+    cluster.snapshot("s", "data", None).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.delete("VolumeSnapshot", "s").await;
+    cluster.settle().await;
+    cluster.settle().await;
+    assert_eq!(cluster.snapshot_now("s").await, Value::Null);
+    assert_eq!(std::fs::read_dir(cluster.driver.snapshot_folder("").unwrap_or_default()).map_or(0, Iterator::count), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_never_ready_is_not_restored_and_holds_the_claim_it_was_cut_from() {
     let cluster = Cluster::new().await;
     let (_, source) = cluster.bound("data", json!({})).await;
