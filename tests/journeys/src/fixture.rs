@@ -31,11 +31,29 @@ pub(crate) struct Shape {
     /// Snapshot class, where not the default.
     pub(crate) class: Option<&'static str>,
     pub(crate) snapshot_deadline: &'static str,
+    /// How long the Kustomization waits for what it applied. A suspension has to wait for as long where a pod never gets ready.
+    pub(crate) apply_timeout: &'static str,
+    /// `spec.upgrade` of the HelmRelease.
+    pub(crate) helm_upgrade: &'static str,
+    /// How long Helm waits for what it released.
+    pub(crate) helm_timeout: &'static str,
+    /// `spec.replicas` as the chart has it, if it does.
+    pub(crate) chart_replicas: Option<usize>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { version: "1.0.0", soak: "1s", timeout: "60s", class: None, snapshot_deadline: "60s" }
+        Self {
+            version: "1.0.0",
+            soak: "1s",
+            timeout: "60s",
+            class: None,
+            snapshot_deadline: "60s",
+            apply_timeout: "20s",
+            helm_upgrade: "{strategy: {name: RetryOnFailure}}",
+            helm_timeout: "30s",
+            chart_replicas: None,
+        }
     }
 }
 
@@ -63,7 +81,7 @@ impl World {
     pub(crate) async fn manifests_app(&self, name: &str, shape: Shape) -> anyhow::Result<App> {
         let path = "apps/notes/notes.yaml".to_owned();
         let files = vec![(path.clone(), deployment(name, shape.version))];
-        let app = self.deliver(name, path, files, "./apps/notes", vec!["notes-data".into()]).await?;
+        let app = self.deliver(name, path, files, &shape, vec!["notes-data".into()]).await?;
         let pins = json!([{
             "component": "image/notes", "repository": "apps", "path": app.path, "object": "Deployment/notes",
             "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
@@ -75,9 +93,10 @@ impl World {
         Ok(app)
     }
 
-    /// A StatefulSet of two with claim templates, delivered by a HelmRelease below a Kustomization; the chart omits `replicas`.
+    /// A StatefulSet of two with claim templates, delivered by a HelmRelease below a Kustomization; the chart omits `replicas`
+    /// unless asked.
     pub(crate) async fn release_app(&self, name: &str, shape: Shape) -> anyhow::Result<App> {
-        self.publish_charts(name)?;
+        self.publish_charts(name, shape.chart_replicas)?;
         let path = "apps/notes/release.yaml".to_owned();
         let release = format!(
             r#"apiVersion: source.toolkit.fluxcd.io/v1
@@ -97,24 +116,25 @@ metadata:
   namespace: {name}
 spec:
   interval: 1m
-  timeout: 30s
+  timeout: {timeout}
   chart:
     spec:
       chart: notes
       version: {version} # the chart
       sourceRef: {{kind: HelmRepository, name: charts}}
-  upgrade:
-    strategy: {{name: RetryOnFailure}}
+  upgrade: {upgrade}
   values:
     image:
       repository: registry.test/notes
       tag: "{version}"  # the image
 "#,
-            version = shape.version
+            version = shape.version,
+            timeout = shape.helm_timeout,
+            upgrade = shape.helm_upgrade,
         );
         let files = vec![(path.clone(), release)];
         let claims = vec!["data-notes-0".to_owned(), "data-notes-1".to_owned()];
-        let app = self.deliver(name, path, files, "./apps/notes", claims).await?;
+        let app = self.deliver(name, path, files, &shape, claims).await?;
         let pin = |component: &str, field: &str| json!({"component": component, "repository": "apps", "path": app.path, "object": "HelmRelease/notes", "field": field});
         let pins = json!([pin("chart", "spec.chart.spec.version"), pin("image/notes", "spec.values.image.tag")]);
         self.wait_statefulset(name).await?;
@@ -125,11 +145,11 @@ spec:
     }
 
     /// Two apps in namespaces of their own, delivered by one Kustomization from one repository.
-    pub(crate) async fn neighbours(&self, one: &str, other: &str) -> anyhow::Result<(App, App)> {
+    pub(crate) async fn neighbours(&self, one: &str, other: &str, shape: Shape) -> anyhow::Result<(App, App)> {
         let file = |name: &str| format!("apps/notes/{name}.yaml");
         let files = [one, other].map(|name| (file(name), deployment(name, "1.0.0"))).to_vec();
         self.apply(&namespace(self, other)).await?;
-        let first = self.deliver(one, file(one), files, "./apps/notes", vec!["notes-data".into()]).await?;
+        let first = self.deliver(one, file(one), files, &shape, vec!["notes-data".into()]).await?;
         let clone = Repo::clone(&self.estate.repository(one).await?.own_url)?;
         let second = App {
             name: other.into(),
@@ -144,7 +164,7 @@ spec:
                 "object": format!("Deployment/{}/notes", app.name), "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
             }]);
             let delivery = json!([{"kind": "Kustomization", "name": one, "namespace": "flux-system"}]);
-            self.manage(app, &Shape::default(), delivery, pins).await?;
+            self.manage(app, &shape, delivery, pins).await?;
             self.wait_ready(&app.name, "1.0.0", 1).await?;
         }
         self.wait_delivered(one).await?;
@@ -161,14 +181,19 @@ spec:
         Ok(())
     }
 
-    fn publish_charts(&self, name: &str) -> anyhow::Result<()> {
+    /// The charts of the app. That of 1.2.0 takes its time until it is ready, longer than Helm may be told to wait.
+    fn publish_charts(&self, name: &str, replicas: Option<usize>) -> anyhow::Result<()> {
+        let replicas = replicas.map_or_else(String::new, |count| format!("  replicas: {count}\n"));
+        let template = STATEFULSET.replace("  serviceName:", &format!("{replicas}  serviceName:"));
         let folder = self.estate.charts().join("charts.test").join(name);
         for version in ["1.0.0", "1.1.0", "1.2.0", "2.0.0", "3.0.0", "4.0.0"] {
             let chart = folder.join(format!("notes-{version}"));
             std::fs::create_dir_all(chart.join("templates"))?;
             std::fs::write(chart.join("Chart.yaml"), format!("apiVersion: v2\nname: notes\nversion: {version}\n"))?;
             std::fs::write(chart.join("values.yaml"), "image: {repository: registry.test/notes, tag: 1.0.0}\n")?;
-            std::fs::write(chart.join("templates/statefulset.yaml"), STATEFULSET)?;
+            let delay = if version == "1.2.0" { "8" } else { "0" };
+            let template = template.replace("initialDelaySeconds: 0", &format!("initialDelaySeconds: {delay}"));
+            std::fs::write(chart.join("templates/statefulset.yaml"), template)?;
         }
         Ok(())
     }
@@ -178,14 +203,14 @@ spec:
         name: &str,
         path: String,
         files: Vec<(String, String)>,
-        folder: &str,
+        shape: &Shape,
         claims: Vec<String>,
     ) -> anyhow::Result<App> {
         let remote = self.estate.repository(name).await?;
         let repo = Repo::create(&remote.own_url, &files)?;
         self.apply(&namespace(self, name)).await?;
         let secret = self.estate.login().map(|_| format!("{name}-git"));
-        self.apply(&kustomization(name, &remote.url, folder, secret.as_deref(), "1m")).await?;
+        self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), shape.apply_timeout)).await?;
         Ok(App { name: name.into(), repo, path, claims, url: remote.url })
     }
 
@@ -250,6 +275,7 @@ spec:
             - {name: DATA_DIR, value: /data}
           readinessProbe:
             httpGet: {path: /healthz, port: 8080}
+            initialDelaySeconds: 0
             periodSeconds: 1
           volumeMounts:
             - {name: data, mountPath: /data}

@@ -103,12 +103,31 @@ impl World {
     /// Waits until the journal of an upgrade shows that a step was begun.
     pub(crate) async fn step_begun(&self, namespace: &str, name: &str, step: &str) -> anyhow::Result<()> {
         let api = self.upgrades(namespace);
-        crate::world::wait(&format!("step {step} of {name}"), PATIENCE, || async {
-            let status = api.get(name).await?.status.unwrap_or_default();
-            anyhow::ensure!(status.outcome.is_none(), "it has ended: {:?} {:?}", status.outcome, status.message);
-            Ok(entry(&status, step).is_ok())
-        })
-        .await
+        self.begun(name, step, || async { Ok(api.get(name).await?.status) }).await
+    }
+
+    /// The same for a rollback.
+    pub(crate) async fn rollback_step_begun(&self, namespace: &str, name: &str, step: &str) -> anyhow::Result<()> {
+        let api = self.rollbacks(namespace);
+        self.begun(name, step, || async { Ok(api.get_opt(name).await?.and_then(|found| found.status)) }).await
+    }
+
+    async fn begun<F, Fut>(&self, name: &str, step: &str, read: F) -> anyhow::Result<()>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = anyhow::Result<Option<OperationStatus>>>,
+    {
+        let began = tokio::time::Instant::now();
+        loop {
+            let status = read().await?.unwrap_or_default();
+            if entry(&status, step).is_ok() {
+                return Ok(());
+            }
+            let (outcome, message) = (status.outcome, status.message);
+            anyhow::ensure!(outcome.is_none(), "{name} ended before step {step}: {outcome:?} {message:?}");
+            anyhow::ensure!(began.elapsed() < PATIENCE, "{name} has not come to step {step}: {message:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

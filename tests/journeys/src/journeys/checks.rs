@@ -1,15 +1,23 @@
 //! What must be true at the end, however a journey went.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Context, bail, ensure};
-use kube::Api;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DynamicObject, ListParams};
+use kube::{Api, ResourceExt};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use windlass_api::{ManagedApp, OperationStatus};
 use windlass_rig::csi::CallName;
 use windlass_rig::kubelet::Event;
 
+use crate::estate::OPERATOR_USER;
 use crate::fixture::App;
-use crate::world::World;
+use crate::world::{World, wait};
+use crate::writer::Writer;
 
 impl World {
     /// Nothing suspended, nothing held, nobody active, every volume as it was, no helper claims.
@@ -71,6 +79,75 @@ impl World {
         cuts.map(|call| call.answered_ms).max().context("the driver has cut no snapshot")
     }
 
+    /// Lets the app's only pod take at least so many records, and says how many it acknowledged.
+    pub(crate) async fn write(&self, app: &App, count: u64) -> anyhow::Result<u64> {
+        let pod = self.only_pod(app).await?;
+        let writer = Writer::start(self.estate.app(&app.name, &pod).await?);
+        writer.reaches(count).await?;
+        writer.stop().await
+    }
+
+    /// Count and checksum of the records, as the app's only pod reports them.
+    pub(crate) async fn records(&self, app: &App) -> anyhow::Result<Value> {
+        let pod = self.only_pod(app).await?;
+        self.estate.app(&app.name, &pod).await?.records().await
+    }
+
+    pub(crate) async fn only_pod(&self, app: &App) -> anyhow::Result<String> {
+        let ready = self.ready_pods(&app.name).await?;
+        ensure!(ready.len() == 1, "{} pods are ready, not one", ready.len());
+        Ok(ready[0].0.clone())
+    }
+
+    /// The volume of each of the app's claims: UID of the claim and handle of its volume.
+    pub(crate) async fn volumes(&self, app: &App) -> anyhow::Result<BTreeMap<String, (String, String)>> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &app.name);
+        let mut found = BTreeMap::new();
+        for claim in &app.claims {
+            let uid = claims.get(claim).await?.uid().unwrap_or_default();
+            let handle = self.volume_of(&app.name, claim).await?.spec.and_then(|spec| spec.csi);
+            found.insert(claim.clone(), (uid, handle.context("no handle")?.volume_handle));
+        }
+        Ok(found)
+    }
+
+    /// Digest of all bytes of a volume.
+    pub(crate) fn bytes(&self, handle: &str) -> anyhow::Result<String> {
+        let mut digest = Sha256::new();
+        digest_folder(&self.estate.volume_folder(handle), &mut digest)?;
+        Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Waits until the only volumes for the app's namespace are those of its claims.
+    pub(crate) async fn no_other_volumes(&self, app: &App) -> anyhow::Result<()> {
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        wait("volumes that nobody needs to be gone", Duration::from_secs(60), || async {
+            let all = volumes.list(&ListParams::default()).await?;
+            let of_the_app = all.iter().filter(|volume| {
+                let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+                claim.is_some_and(|claim| claim.namespace.as_deref() == Some(app.name.as_str()))
+            });
+            Ok(of_the_app.count() == app.claims.len())
+        })
+        .await
+    }
+
+    /// What the operator has written since there were `before` requests, other than about requests of ours and its lease.
+    pub(crate) fn effects_since(&self, before: usize) -> anyhow::Result<Vec<String>> {
+        let written = self.estate.requests()?;
+        let written = written[before..].iter().filter(|request| request.user == OPERATOR_USER && request.wrote);
+        let harmless = ["upgraderequests", "rollbackrequests", "events", "leases", "selfsubjectaccessreviews"];
+        // As in `group/kind/subresource`.
+        let kind = |resource: &str| resource.split('/').nth(1).unwrap_or_default().to_owned();
+        let found = written.map(|request| request.resource.clone());
+        Ok(found.filter(|resource| !harmless.contains(&kind(resource).as_str())).collect())
+    }
+
+    /// The newest commit of the branch, as the Git host has it.
+    pub(crate) fn head(&self, app: &App) -> anyhow::Result<String> {
+        app.repo.git(&["ls-remote", "origin", "refs/heads/main"])
+    }
+
     pub(crate) async fn blocked(&self, app: &App) -> anyhow::Result<Vec<String>> {
         let apps: Api<ManagedApp> = Api::namespaced(self.client.clone(), &app.name);
         let status = apps.get("notes").await?.status.unwrap_or_default();
@@ -82,6 +159,20 @@ impl World {
 pub(crate) fn same(what: &str, found: &Value, expected: &Value) -> anyhow::Result<()> {
     if found != expected {
         bail!("{what}: {found} instead of {expected}");
+    }
+    Ok(())
+}
+
+fn digest_folder(folder: &Path, digest: &mut Sha256) -> anyhow::Result<()> {
+    let mut entries: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        digest.update(entry.file_name().as_encoded_bytes());
+        if entry.file_type()?.is_dir() {
+            digest_folder(&entry.path(), digest)?;
+        } else {
+            digest.update(std::fs::read(entry.path())?);
+        }
     }
     Ok(())
 }

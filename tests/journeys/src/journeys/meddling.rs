@@ -209,7 +209,7 @@ pub(crate) async fn refusals(world: &World) -> anyhow::Result<String> {
 
 /// Two apps under one Kustomization at once: one after the other, and both succeed.
 pub(crate) async fn neighbours(world: &World) -> anyhow::Result<String> {
-    let (one, other) = world.neighbours("j11a", "j11b").await?;
+    let (one, other) = world.neighbours("j11a", "j11b", Shape::default()).await?;
     let spec = || upgrade_spec("notes", &[("image/notes", "1.1.0")]);
     world.ask_upgrade(&one.name, "to-1.1.0", spec()).await?;
     world.ask_upgrade(&other.name, "to-1.1.0", spec()).await?;

@@ -3,7 +3,9 @@
 mod checks;
 mod failing;
 mod meddling;
+mod rollbacks;
 mod succeeding;
+mod traps;
 
 use futures::future::LocalBoxFuture;
 
@@ -26,10 +28,13 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("01-deployment-by-kustomization", succeeding::deployment),
     journey!("02-statefulset-by-helmrelease", succeeding::statefulset),
     journey!("03-never-ready-is-rolled-back", failing::never_ready),
+    journey!("03-statefulset-never-ready-is-rolled-back", traps::never_ready),
     journey!("03-git-unreachable-after-the-push", failing::git_unreachable),
     journey!("03-fails-in-the-soak-asks", failing::fails_in_the_soak),
     journey!("03-fails-in-the-soak-always", failing::fails_in_the_soak_always),
     journey!("04-a-person-rolls-back", succeeding::a_person_rolls_back),
+    journey!("04-to-an-older-restore-point", rollbacks::to_an_older_point),
+    journey!("04-during-verify", rollbacks::during_verify),
     journey!("05-a-snapshot-never-gets-ready", failing::snapshot_never_ready),
     journey!("06-an-unrelated-push", meddling::unrelated_push),
     journey!("06-our-own-line-superseded", meddling::superseded),
@@ -37,7 +42,13 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("08-dry-run-changes-nothing", succeeding::dry_run),
     journey!("09-cancel", meddling::cancel),
     journey!("09-deletion", meddling::deletion),
+    journey!("09-cancel-in-a-rollback", rollbacks::cancel),
+    journey!("09-deletion-in-a-rollback", rollbacks::deletion),
     journey!("10-killed", failing::killed),
     journey!("10-terminated", meddling::terminated),
     journey!("11-neighbours", meddling::neighbours),
+    journey!("traps-19-stalled-and-suspended", traps::stalled),
+    journey!("traps-20-success-without-pods", traps::success_without_pods),
+    journey!("traps-21-replicas-too-early", traps::replicas_too_early),
+    journey!("traps-22-helm-timeout", traps::timeout_by_state),
 ];

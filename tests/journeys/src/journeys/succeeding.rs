@@ -5,7 +5,6 @@ use serde_json::json;
 use windlass_api::{Outcome, RollbackData, RollbackTo};
 
 use super::checks::same;
-use crate::estate::OPERATOR_USER;
 use crate::fixture::Shape;
 use crate::request::{durations, expect, rollback_spec, upgrade_spec};
 use crate::world::World;
@@ -108,7 +107,7 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
 /// A dry run: by the audit log only the request, its events and the lease were written; the branch is where it was.
 pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j08", Shape::default()).await?;
-    let head = app.repo.git(&["ls-remote", "origin", "refs/heads/main"])?;
+    let head = world.head(&app)?;
     let before = world.estate.requests()?.len();
     let mut spec = upgrade_spec("notes", &[("image/notes", "1.1.0")]);
     spec.dry_run = Some(true);
@@ -117,22 +116,8 @@ pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Planned)?;
     let steps = status.plan.as_ref().and_then(|plan| plan["steps"].as_array()).map_or(0, Vec::len);
     ensure!(steps > 10, "the plan has {steps} steps");
-    let written: Vec<String> = world.estate.requests()?[before..]
-        .iter()
-        .filter(|request| request.user == OPERATOR_USER && request.wrote)
-        .map(|request| request.resource.clone())
-        .filter(|resource| {
-            let allowed = ["upgraderequests", "events", "leases", "selfsubjectaccessreviews"];
-            let kind = resource.rsplit_once('/').map_or(resource.as_str(), |(_, kind)| kind);
-            let kind = if kind == "status" {
-                resource.trim_end_matches("/status").rsplit('/').next().unwrap_or("")
-            } else {
-                kind
-            };
-            !allowed.contains(&kind)
-        })
-        .collect();
+    let written = world.effects_since(before)?;
     ensure!(written.is_empty(), "a dry run wrote {written:?}");
-    ensure!(app.repo.git(&["ls-remote", "origin", "refs/heads/main"])? == head, "a dry run moved the branch");
+    ensure!(world.head(&app)? == head, "a dry run moved the branch");
     Ok(format!("{steps} steps planned, nothing changed"))
 }
