@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde::Deserialize;
 
 use crate::binaries::Binaries;
 use crate::options::User;
@@ -15,6 +17,8 @@ use crate::process::{self, Spec};
 use crate::ready::Ready;
 
 const AUDIT_POLICY: &str = include_str!("../manifests/audit-policy.yaml");
+/// How long a kind may take to be served after it was defined.
+const SERVED: Duration = Duration::from_secs(30);
 const STAGES: &str = include_str!("../manifests/kwok-stages.yaml");
 
 /// Servers of the rig that talk to the API server, each as a user of its own so that the audit log tells them apart.
@@ -199,5 +203,36 @@ impl Cluster {
             yaml.push_str(&node);
         }
         yaml
+    }
+}
+
+/// Waits until every version of these definitions is served: a controller that comes up before gives up for good.
+pub(crate) async fn served(client: &Client, definitions: &[String]) -> anyhow::Result<()> {
+    for definition in definitions {
+        for document in serde_yaml_ng::Deserializer::from_str(definition) {
+            let crd = serde_json::Value::deserialize(document)?;
+            let group = crd["spec"]["group"].as_str().unwrap_or_default();
+            for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
+                if version["served"] == true {
+                    version_served(client, &format!("{group}/{}", version["name"].as_str().unwrap_or_default()))
+                        .await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn version_served(client: &Client, group_version: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SERVED;
+    loop {
+        match client.list_api_group_resources(group_version).await {
+            Ok(found) if !found.resources.is_empty() => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).context(format!("{group_version} is not served"));
+            }
+            Ok(_) if Instant::now() > deadline => anyhow::bail!("{group_version} is served without any kind"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
     }
 }

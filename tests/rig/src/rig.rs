@@ -14,7 +14,7 @@ use windlass_playground::apply;
 
 use crate::audit::AuditEvent;
 use crate::binaries::Binaries;
-use crate::cluster::{COMPONENTS, Cluster};
+use crate::cluster::{self, COMPONENTS, Cluster};
 use crate::csi::{self, CallRecord, Control};
 use crate::flux;
 use crate::git_host::{self, GitHost};
@@ -381,6 +381,7 @@ impl Starter {
         let crds = binaries.crds()?;
         let definitions = futures::future::try_join_all(crds.iter().map(|crd| apply(&admin, FIELD_MANAGER, crd)));
         tokio::try_join!(early, definitions)?;
+        cluster::served(&admin, &crds).await?;
         apply(&admin, FIELD_MANAGER, &Cluster::objects(options.fake_nodes)).await?;
 
         if options.fake_nodes > 0 {
