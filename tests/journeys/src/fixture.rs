@@ -31,8 +31,6 @@ pub(crate) struct Shape {
     /// Snapshot class, where not the default.
     pub(crate) class: Option<&'static str>,
     pub(crate) snapshot_deadline: &'static str,
-    /// How long the Kustomization waits for what it applied. A suspension has to wait for as long where a pod never gets ready.
-    pub(crate) apply_timeout: &'static str,
     /// `spec.upgrade` of the HelmRelease.
     pub(crate) helm_upgrade: &'static str,
     /// How long Helm waits for what it released.
@@ -49,7 +47,6 @@ impl Default for Shape {
             timeout: "60s",
             class: None,
             snapshot_deadline: "60s",
-            apply_timeout: "20s",
             helm_upgrade: "{strategy: {name: RetryOnFailure}}",
             helm_timeout: "30s",
             chart_replicas: None,
@@ -81,7 +78,7 @@ impl World {
     pub(crate) async fn manifests_app(&self, name: &str, shape: Shape) -> anyhow::Result<App> {
         let path = "apps/notes/notes.yaml".to_owned();
         let files = vec![(path.clone(), deployment(name, shape.version))];
-        let app = self.deliver(name, path, files, &shape, vec!["notes-data".into()]).await?;
+        let app = self.deliver(name, path, files, vec!["notes-data".into()]).await?;
         let pins = json!([{
             "component": "image/notes", "repository": "apps", "path": app.path, "object": "Deployment/notes",
             "field": "spec.template.spec.containers[name=notes].image", "part": "Tag",
@@ -134,7 +131,7 @@ spec:
         );
         let files = vec![(path.clone(), release)];
         let claims = vec!["data-notes-0".to_owned(), "data-notes-1".to_owned()];
-        let app = self.deliver(name, path, files, &shape, claims).await?;
+        let app = self.deliver(name, path, files, claims).await?;
         let pin = |component: &str, field: &str| json!({"component": component, "repository": "apps", "path": app.path, "object": "HelmRelease/notes", "field": field});
         let pins = json!([pin("chart", "spec.chart.spec.version"), pin("image/notes", "spec.values.image.tag")]);
         self.wait_statefulset(name).await?;
@@ -149,7 +146,7 @@ spec:
         let file = |name: &str| format!("apps/notes/{name}.yaml");
         let files = [one, other].map(|name| (file(name), deployment(name, "1.0.0"))).to_vec();
         self.apply(&namespace(self, other)).await?;
-        let first = self.deliver(one, file(one), files, &shape, vec!["notes-data".into()]).await?;
+        let first = self.deliver(one, file(one), files, vec!["notes-data".into()]).await?;
         let clone = Repo::clone(&self.estate.repository(one).await?.own_url)?;
         let second = App {
             name: other.into(),
@@ -203,14 +200,13 @@ spec:
         name: &str,
         path: String,
         files: Vec<(String, String)>,
-        shape: &Shape,
         claims: Vec<String>,
     ) -> anyhow::Result<App> {
         let remote = self.estate.repository(name).await?;
         let repo = Repo::create(&remote.own_url, &files)?;
         self.apply(&namespace(self, name)).await?;
         let secret = self.estate.login().map(|_| format!("{name}-git"));
-        self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), shape.apply_timeout)).await?;
+        self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), Some("30s"))).await?;
         Ok(App { name: name.into(), repo, path, claims, url: remote.url })
     }
 

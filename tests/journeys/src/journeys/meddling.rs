@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 use windlass_api::Outcome;
@@ -18,7 +18,7 @@ const CUTTING: Duration = Duration::from_millis(1500);
 
 impl World {
     /// Makes the driver take its time over snapshots, so that there is time to meddle.
-    fn slow_snapshots(&self, slow: bool) -> anyhow::Result<()> {
+    pub(crate) fn slow_snapshots(&self, slow: bool) -> anyhow::Result<()> {
         let rules = if slow { vec![Rule::slow(CallName::CreateSnapshot, Duration::from_secs(4))] } else { Vec::new() };
         self.estate.control_driver(&Control { rules, ..Control::default() })
     }
@@ -152,79 +152,4 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     world.nothing_is_left(&app, &windlass_api::OperationStatus::default()).await?;
     Ok("before: undone; after: forward".into())
-}
-
-/// What is refused, each with its reason, before any effect; and a rollback works where an upgrade would be refused.
-pub(crate) async fn refusals(world: &World) -> anyhow::Result<String> {
-    let app = world.manifests_app("j07", Shape::default()).await?;
-    let head = app.repo.git(&["ls-remote", "origin", "refs/heads/main"])?;
-    let mut seen = Vec::new();
-    for (name, target, code) in [
-        ("unknown", ("image/other", "1.1.0"), "unknown-component"),
-        ("older", ("image/notes", "0.9.0"), "downgrade"),
-        ("not-semver", ("image/notes", "latest"), "version-not-semver"),
-    ] {
-        world.ask_upgrade(&app.name, name, upgrade_spec("notes", &[target])).await?;
-        let status = world.upgrade_ended(&app.name, name).await?;
-        expect(&status, Outcome::Refused)?;
-        let message = status.message.unwrap_or_default();
-        ensure!(message.contains(code), "{name}: {message}");
-        seen.push(code);
-    }
-    world.ask_upgrade(&app.name, "same", upgrade_spec("notes", &[("image/notes", "1.0.0")])).await?;
-    expect(&world.upgrade_ended(&app.name, "same").await?, Outcome::NothingToDo)?;
-
-    let kustomizations = world.dynamic("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system").await?;
-    let suspend = |value: serde_json::Value| Patch::Merge(json!({"spec": {"suspend": value}}));
-    kustomizations.patch(&app.name, &PatchParams::apply("a-person"), &suspend(json!(true))).await?;
-    world.ask_upgrade(&app.name, "suspended", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
-    let status = world.upgrade_ended(&app.name, "suspended").await?;
-    expect(&status, Outcome::Refused)?;
-    let message = status.message.unwrap_or_default();
-    ensure!(message.contains("suspended-by-others"), "{message}");
-    seen.push("suspended-by-others");
-    let still = world.field(&kustomizations, &app.name, "/spec/suspend").await?;
-    ensure!(still == json!(true), "suspend is {still}");
-    kustomizations.patch(&app.name, &PatchParams::apply("a-person"), &suspend(json!(null))).await?;
-
-    // A file with an image-policy marker belongs to another writer.
-    let text = app.repo.read(&app.path)?;
-    let marked = text.replace("# the version", "# {\"$imagepolicy\": \"flux-system:notes\"}");
-    app.repo.push(&[(app.path.clone(), marked)], "Let image automation do it")?;
-    world.ask_upgrade(&app.name, "marked", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
-    let status = world.upgrade_ended(&app.name, "marked").await?;
-    expect(&status, Outcome::Refused)?;
-    let message = status.message.unwrap_or_default();
-    ensure!(message.contains("image-policy-marker"), "{message}");
-    seen.push("image-policy-marker");
-    let moved = app.repo.git(&["ls-remote", "origin", "refs/heads/main"])?;
-    app.repo.pull()?;
-    ensure!(
-        moved != head && app.repo.git(&["log", "-1", "--format=%s"])?.contains("Let image"),
-        "somebody else committed"
-    );
-    world.wait_ready(&app.name, "1.0.0", 1).await.context("the app was touched")?;
-    Ok(seen.join(", "))
-}
-
-/// Two apps under one Kustomization at once: one after the other, and both succeed.
-pub(crate) async fn neighbours(world: &World) -> anyhow::Result<String> {
-    let (one, other) = world.neighbours("j11a", "j11b", Shape::default()).await?;
-    let spec = || upgrade_spec("notes", &[("image/notes", "1.1.0")]);
-    world.ask_upgrade(&one.name, "to-1.1.0", spec()).await?;
-    world.ask_upgrade(&other.name, "to-1.1.0", spec()).await?;
-    let first = world.upgrade_ended(&one.name, "to-1.1.0").await?;
-    let second = world.upgrade_ended(&other.name, "to-1.1.0").await?;
-    expect(&first, Outcome::Succeeded)?;
-    expect(&second, Outcome::Succeeded)?;
-    world.wait_ready(&one.name, "1.1.0", 1).await?;
-    world.wait_ready(&other.name, "1.1.0", 1).await?;
-    let (a, b) = (span(&first)?, span(&second)?);
-    ensure!(a.1 <= b.0 || b.1 <= a.0, "they were suspended at the same time: {a:?} {b:?}");
-    Ok(format!("{}; {}", durations(&first), durations(&second)))
-}
-
-/// From the suspension to the resume, in milliseconds since 1970.
-fn span(status: &windlass_api::OperationStatus) -> anyhow::Result<(i64, i64)> {
-    Ok((crate::request::begun_at(status, "suspend/")?, crate::request::begun_at(status, "release/resume/")?))
 }

@@ -3,6 +3,8 @@
 mod checks;
 mod failing;
 mod meddling;
+mod neighbours;
+mod refusals;
 mod rollbacks;
 mod succeeding;
 mod traps;
@@ -38,7 +40,8 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("05-a-snapshot-never-gets-ready", failing::snapshot_never_ready),
     journey!("06-an-unrelated-push", meddling::unrelated_push),
     journey!("06-our-own-line-superseded", meddling::superseded),
-    journey!("07-refusals", meddling::refusals),
+    journey!("07-refusals", refusals::refusals),
+    journey!("07-a-rollback-where-an-upgrade-is-refused", refusals::rollback_works),
     journey!("08-dry-run-changes-nothing", succeeding::dry_run),
     journey!("09-cancel", meddling::cancel),
     journey!("09-deletion", meddling::deletion),
@@ -46,7 +49,8 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("09-deletion-in-a-rollback", rollbacks::deletion),
     journey!("10-killed", failing::killed),
     journey!("10-terminated", meddling::terminated),
-    journey!("11-neighbours", meddling::neighbours),
+    journey!("11-neighbours", neighbours::both_at_once),
+    journey!("11-a-neighbour-fails", neighbours::failure),
     journey!("traps-19-stalled-and-suspended", traps::stalled),
     journey!("traps-20-success-without-pods", traps::success_without_pods),
     journey!("traps-21-replicas-too-early", traps::replicas_too_early),

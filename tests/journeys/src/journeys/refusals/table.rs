@@ -1,0 +1,239 @@
+//! What forbids an upgrade, with the change that brings it about.
+
+use serde_json::{Value, json};
+
+use super::change::{Change, On};
+
+/// One refusal.
+pub(super) struct Row {
+    /// Its code.
+    pub(super) code: &'static str,
+    pub(super) changes: Vec<Change>,
+    /// Component and version that are asked for.
+    pub(super) target: (&'static str, &'static str),
+}
+
+fn row(code: &'static str, changes: Vec<Change>) -> Row {
+    Row { code, changes, target: ("image/notes", "1.1.0") }
+}
+
+fn target(code: &'static str, component: &'static str, version: &'static str) -> Row {
+    Row { code, changes: Vec::new(), target: (component, version) }
+}
+
+fn spec(on: On, spec: Value) -> Change {
+    Change::Patch(on, json!({"spec": spec}))
+}
+
+fn annotation(on: On, key: &str, value: &str) -> Change {
+    Change::Patch(on, json!({"metadata": {"annotations": {key: value}}}))
+}
+
+/// Somebody is at work on the release, so that Helm does not act on the change that follows.
+fn at_work() -> Change {
+    spec(On::HelmRelease, json!({"suspend": true}))
+}
+
+/// For an app delivered by a HelmRelease.
+pub(super) fn release() -> Vec<Row> {
+    use On::{HelmRelease, Kustomization, StatefulSet};
+    let release = |patch: Value| vec![at_work(), spec(HelmRelease, patch)];
+    vec![
+        row("suspended-by-others", vec![at_work()]),
+        row("chart-ref", release(json!({"chart": null, "chartRef": {"kind": "OCIRepository", "name": "notes"}}))),
+        row(
+            "values-from",
+            release(json!({"valuesFrom": [{"kind": "ConfigMap", "name": "tag", "targetPath": "image.tag"}]})),
+        ),
+        row(
+            "remediation-rollback",
+            vec![spec(HelmRelease, json!({"upgrade": {"strategy": null, "remediation": {"retries": 1}}}))],
+        ),
+        row(
+            "remediation-uninstall",
+            vec![spec(
+                HelmRelease,
+                json!({"upgrade": {"strategy": null, "remediation": {"retries": 1, "strategy": "uninstall"}}}),
+            )],
+        ),
+        row("version-range", release(json!({"chart": {"spec": {"version": ">=1.0.0"}}}))),
+        row("chart-name-change", release(json!({"chart": {"spec": {"chart": "other"}}}))),
+        row("release-target-change", release(json!({"releaseName": "other"}))),
+        row("remote-cluster", release(json!({"kubeConfig": {"secretRef": {"name": "elsewhere"}}}))),
+        row("frozen", vec![annotation(HelmRelease, "kustomize.toolkit.fluxcd.io/reconcile", "disabled")]),
+        row(
+            "when-scaled-delete",
+            vec![spec(StatefulSet, json!({"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}))],
+        ),
+        // These two may pass by themselves, and are waited for when they are alone.
+        row("live-differs-from-git", release(json!({"values": {"image": {"tag": "1.2.0"}}}))),
+        // In Git, where nobody looks before it is delivered.
+        row("version-range", vec![Change::Push("version: 1.0.0 # the chart", "version: 1.0.x # the chart")]),
+        row(
+            "parent-not-ready",
+            vec![at_work(), spec(Kustomization, json!({"path": "./nowhere"})), Change::Until(Kustomization, "False")],
+        ),
+    ]
+}
+
+/// For an app delivered by a Kustomization.
+pub(super) fn plain() -> Vec<Row> {
+    use On::{Claim, GitRepository, Kustomization, ManagedApp};
+    let nowhere = "0000000000000000000000000000000000000000";
+    vec![
+        target("unknown-component", "image/other", "1.1.0"),
+        target("downgrade", "image/notes", "0.9.0"),
+        target("version-not-semver", "image/notes", "latest"),
+        row("version-skipped", vec![spec(ManagedApp, json!({"policy": {"skip": ["1.1.0"]}}))]),
+        row("outside-constraint", vec![spec(ManagedApp, json!({"policy": {"constraint": "<1.1.0"}}))]),
+        row(
+            "version-blocked",
+            vec![Change::Status(
+                ManagedApp,
+                json!({"status": {"blockedVersions": [{
+                    "component": "image/notes", "version": "1.1.0", "reason": "it was bad",
+                    "request": "earlier", "since": "2026-01-01T00:00:00Z",
+                }]}}),
+            )],
+        ),
+        row("claim-missing", vec![spec(ManagedApp, json!({"snapshots": {"claims": ["no-such-claim"]}}))]),
+        row("no-snapshot-class", vec![spec(ManagedApp, json!({"snapshots": {"className": "no-such-class"}}))]),
+        row("suspended-by-others", vec![spec(Kustomization, json!({"suspend": true}))]),
+        row("suspended-by-others", vec![spec(GitRepository, json!({"suspend": true}))]),
+        row("force", vec![spec(Kustomization, json!({"force": true}))]),
+        row("oci-source", vec![spec(Kustomization, json!({"sourceRef": {"kind": "OCIRepository"}}))]),
+        row("remote-cluster", vec![spec(Kustomization, json!({"kubeConfig": {"secretRef": {"name": "elsewhere"}}}))]),
+        row("source-missing", vec![spec(Kustomization, json!({"sourceRef": {"name": "no-such-source"}}))]),
+        row(
+            "source-verifies",
+            vec![spec(GitRepository, json!({"verify": {"mode": "HEAD", "secretRef": {"name": "keys"}}}))],
+        ),
+        row("source-not-a-branch", vec![spec(GitRepository, json!({"ref": {"branch": null, "tag": "v1"}}))]),
+        row("source-not-a-branch", vec![spec(GitRepository, json!({"ref": {"commit": nowhere}}))]),
+        row("branch-not-the-source", vec![spec(GitRepository, json!({"ref": {"branch": "other"}}))]),
+        row("daemon-set", vec![Change::Make(DAEMON_SET)]),
+        row("bare-pod", vec![Change::Make(POD)]),
+        row("running-job", vec![Change::Make(JOB)]),
+        row("foreign-consumer", vec![Change::Make(OTHER_DEPLOYMENT)]),
+        row("keda", vec![Change::Make(KEDA)]),
+        row("force-annotation", vec![annotation(Claim, "kustomize.toolkit.fluxcd.io/force", "enabled")]),
+        row("owned-by-operator", vec![Change::Adopt]),
+        row("shared-handle", vec![Change::Make(SAME_HANDLE)]),
+        row("not-csi", vec![Change::Make(LOCAL_VOLUME), spec(ManagedApp, json!({"snapshots": {"claims": ["local"]}}))]),
+        row("rights-missing", vec![Change::TakeRight { group: "", resource: "persistentvolumes", verb: "patch" }]),
+        row("image-policy-marker", vec![Change::Push("# the version", "# {\"$imagepolicy\": \"flux-system:notes\"}")]),
+        row(
+            "sops-file",
+            vec![Change::Push(
+                "---\napiVersion: v1\n",
+                "sops: {mac: \"ENC[AES256_GCM,data:eA==]\"}\n---\napiVersion: v1\n",
+            )],
+        ),
+    ]
+}
+
+/// No node of this name exists: what is made here claims the app's volume and never runs.
+const DAEMON_SET: &str = "
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: reader, namespace: $app}
+spec:
+  selector: {matchLabels: {app: reader}}
+  template:
+    metadata: {labels: {app: reader}}
+    spec:
+      nodeSelector: {kubernetes.io/hostname: nowhere}
+      containers: [{name: reader, image: registry.test/notes:1.0.0}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: notes-data}}]
+";
+
+const POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: shell, namespace: $app}
+spec:
+  nodeSelector: {kubernetes.io/hostname: nowhere}
+  containers: [{name: shell, image: registry.test/notes:1.0.0}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: notes-data}}]
+";
+
+const JOB: &str = "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: export, namespace: $app}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      nodeSelector: {kubernetes.io/hostname: nowhere}
+      containers: [{name: export, image: registry.test/notes:1.0.0}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: notes-data}}]
+";
+
+/// It sleeps today.
+const OTHER_DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: other, namespace: $app}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: other}}
+  template:
+    metadata: {labels: {app: other}}
+    spec:
+      containers: [{name: other, image: registry.test/notes:1.0.0}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: notes-data}}]
+";
+
+/// As much of KEDA as matters.
+const KEDA: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: scaledobjects.keda.sh}
+spec:
+  group: keda.sh
+  scope: Namespaced
+  names: {plural: scaledobjects, singular: scaledobject, kind: ScaledObject, listKind: ScaledObjectList}
+  versions:
+    - name: v1alpha1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: notes, namespace: $app}
+spec: {scaleTargetRef: {name: notes}}
+";
+
+const SAME_HANDLE: &str = "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: $app-copy}
+spec:
+  accessModes: [ReadWriteOnce]
+  capacity: {storage: 16Mi}
+  persistentVolumeReclaimPolicy: Retain
+  csi: {driver: $driver, volumeHandle: $handle}
+";
+
+const LOCAL_VOLUME: &str = "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: $app-local}
+spec:
+  accessModes: [ReadWriteOnce]
+  capacity: {storage: 16Mi}
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: \"\"
+  hostPath: {path: /nowhere}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: local, namespace: $app}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: \"\"
+  volumeName: $app-local
+  resources: {requests: {storage: 16Mi}}
+";
