@@ -47,10 +47,12 @@ spec:
     )
 }
 
-/// A GitRepository and a Kustomization of that name in `flux-system`, for the branch `main`. `timeout` is how long the Kustomization
-/// waits for what it has applied to be healthy.
+/// A GitRepository and a Kustomization of that name in `flux-system`, for the branch `main`. `waits` is how long the Kustomization
+/// waits for what it has applied to be healthy, and so how long it cannot be suspended when it is not (30 s is the least that
+/// kustomize-controller knows); `None`: it does not wait.
 #[must_use]
-pub fn kustomization(name: &str, url: &str, path: &str, secret: Option<&str>, timeout: &str) -> String {
+pub fn kustomization(name: &str, url: &str, path: &str, secret: Option<&str>, waits: Option<&str>) -> String {
+    let waits = waits.map(|timeout| format!("\n  wait: true\n  timeout: {timeout}")).unwrap_or_default();
     let secret = secret.map(|secret| format!("\n  secretRef: {{name: {secret}}}")).unwrap_or_default();
     format!(
         r"apiVersion: source.toolkit.fluxcd.io/v1
@@ -67,9 +69,7 @@ metadata: {{name: {name}, namespace: flux-system}}
 spec:
   interval: 1m
   path: {path}
-  prune: true
-  wait: true
-  timeout: {timeout}
+  prune: true{waits}
   sourceRef: {{kind: GitRepository, name: {name}}}
 "
     )

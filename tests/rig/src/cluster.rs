@@ -211,11 +211,14 @@ pub(crate) async fn served(client: &Client, definitions: &[String]) -> anyhow::R
     for definition in definitions {
         for document in serde_yaml_ng::Deserializer::from_str(definition) {
             let crd = serde_json::Value::deserialize(document)?;
-            let group = crd["spec"]["group"].as_str().unwrap_or_default();
-            for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
-                if version["served"] == true {
-                    version_served(client, &format!("{group}/{}", version["name"].as_str().unwrap_or_default()))
-                        .await?;
+            let text = |value: &serde_json::Value, path: &str| {
+                value.pointer(path).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+            };
+            let group = text(&crd, "/spec/group");
+            let versions = crd.pointer("/spec/versions").and_then(serde_json::Value::as_array);
+            for version in versions.into_iter().flatten() {
+                if version.pointer("/served") == Some(&serde_json::Value::Bool(true)) {
+                    version_served(client, &format!("{group}/{}", text(version, "/name"))).await?;
                 }
             }
         }

@@ -64,7 +64,7 @@ impl Stage {
         let url = repository.url();
         let delivery = format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {APP}}}\n---\n{}---\n{}",
-            manifests::kustomization(APP, &url, "./apps/notes", None, "10s"),
+            manifests::kustomization(APP, &url, "./apps/notes", None, None),
             managed_app(&url),
         );
         apply(&client, "a-person", &delivery).await.context("setting up the app")?;

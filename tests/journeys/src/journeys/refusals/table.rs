@@ -22,7 +22,7 @@ fn target(code: &'static str, component: &'static str, version: &'static str) ->
 }
 
 fn spec(on: On, spec: Value) -> Change {
-    Change::Patch(on, json!({"spec": spec}))
+    Change::Patch(on, Value::Object([("spec".to_owned(), spec)].into_iter().collect()))
 }
 
 fn annotation(on: On, key: &str, value: &str) -> Change {
