@@ -3,24 +3,38 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::json;
 use windlass_api::Outcome;
-use windlass_rig::csi::{CallName, Control, Rule};
+use windlass_rig::csi::{CallName, Control, FailureCode, Rule};
 
-use crate::fixture::Shape;
+use crate::fixture::{App, Shape};
 use crate::request::{durations, entry, expect, upgrade_spec};
 use crate::world::{World, wait};
 
-/// Until the driver has begun to cut. A snapshot that is deleted before that is kept by the snapshot controllers until their next
-/// look, up to a minute later, which is theirs and not what these journeys are about.
-const CUTTING: Duration = Duration::from_millis(1500);
-
 impl World {
-    /// Makes the driver take its time over snapshots, so that there is time to meddle.
-    pub(crate) fn slow_snapshots(&self, slow: bool) -> anyhow::Result<()> {
-        let rules = if slow { vec![Rule::slow(CallName::CreateSnapshot, Duration::from_secs(4))] } else { Vec::new() };
+    /// Lets the driver cut no snapshot, so that there is time to meddle.
+    pub(crate) fn hold_snapshots(&self, hold: bool) -> anyhow::Result<()> {
+        let rules =
+            if hold { vec![Rule::fail(CallName::CreateSnapshot, FailureCode::Unavailable)] } else { Vec::new() };
         self.estate.control_driver(&Control { rules, ..Control::default() })
+    }
+
+    /// Lets the driver cut snapshots and never call them ready. For those who will delete them: while one is being cut, the snapshot
+    /// controllers may overlook its deletion until their next look, minutes later.
+    fn unready_snapshots(&self, unready: bool) -> anyhow::Result<()> {
+        self.estate.control_driver(&Control { never_ready: unready, ..Control::default() })
+    }
+
+    /// Until the snapshot is cut, which its content then says.
+    async fn is_cut(&self, app: &App) -> anyhow::Result<()> {
+        let api = self.dynamic("snapshot.storage.k8s.io", "v1", "VolumeSnapshot", &app.name).await?;
+        wait("the snapshot to be cut", Duration::from_secs(60), || async {
+            let found = api.list(&ListParams::default()).await?;
+            let is_cut = |one: &DynamicObject| one.data.pointer("/status/readyToUse") == Some(&json!(false));
+            Ok(found.items.iter().any(is_cut))
+        })
+        .await
     }
 
     async fn cancel(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
@@ -33,11 +47,11 @@ impl World {
 /// The operator is told to end in the middle: it does, quickly, and the next one goes on.
 pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j10term", Shape::default()).await?;
-    world.slow_snapshots(true)?;
+    world.hold_snapshots(true)?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
     let took = world.operator().terminate().await;
-    world.slow_snapshots(false)?;
+    world.hold_snapshots(false)?;
     world.operator().start()?;
     let took = took?;
     ensure!(took < Duration::from_secs(5), "it took {took:?} to end");
@@ -50,11 +64,11 @@ pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
 /// Somebody pushes an unrelated file: both commits stand.
 pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j06", Shape::default()).await?;
-    world.slow_snapshots(true)?;
+    world.hold_snapshots(true)?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
     let pushed = app.repo.push(&[("README.md".into(), "Hello\n".into())], "Say hello");
-    world.slow_snapshots(false)?;
+    world.hold_snapshots(false)?;
     pushed?;
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Succeeded)?;
@@ -71,16 +85,20 @@ pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
 /// Somebody changes our own line: superseded, everything is released, their version is delivered.
 pub(crate) async fn superseded(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j06own", Shape::default()).await?;
-    world.slow_snapshots(true)?;
+    world.hold_snapshots(true)?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
     let text = app.repo.read(&app.path)?.replace(":1.0.0", ":1.2.0");
     let pushed = app.repo.push(&[(app.path.clone(), text.clone())], "Take 1.2.0");
-    world.slow_snapshots(false)?;
+    world.hold_snapshots(false)?;
     pushed?;
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Undone)?;
     let message = status.message.clone().unwrap_or_default();
+    // They do not wait for the source's next look, a minute later.
+    let sources = world.dynamic("source.toolkit.fluxcd.io", "v1", "GitRepository", "flux-system").await?;
+    let now = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "take-1.2.0"}}});
+    sources.patch(&app.name, &PatchParams::default(), &Patch::Merge(now)).await?;
     world.wait_ready(&app.name, "1.2.0", 1).await?;
     ensure!(app.repo.read(&app.path)? == text, "their line was changed");
     world.nothing_is_left(&app, &status).await?;
@@ -92,12 +110,12 @@ pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j09", Shape { soak: "4s", ..Shape::default() }).await?;
     let commits = app.repo.commits()?;
     let text = app.repo.read(&app.path)?;
-    world.slow_snapshots(true)?;
+    world.unready_snapshots(true)?;
     world.ask_upgrade(&app.name, "early", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "early", "snapshot/verify/").await?;
-    tokio::time::sleep(CUTTING).await;
+    world.is_cut(&app).await?;
     let cancelled = world.cancel(&app.name, "early").await;
-    world.slow_snapshots(false)?;
+    world.unready_snapshots(false)?;
     cancelled?;
     let status = world.upgrade_ended(&app.name, "early").await?;
     expect(&status, Outcome::Cancelled)?;
@@ -132,12 +150,12 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
             .await
         }
     };
-    world.slow_snapshots(true)?;
+    world.unready_snapshots(true)?;
     world.ask_upgrade(&app.name, "early", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "early", "snapshot/verify/").await?;
-    tokio::time::sleep(CUTTING).await;
+    world.is_cut(&app).await?;
     let deleted = api.delete("early", &DeleteParams::default()).await;
-    world.slow_snapshots(false)?;
+    world.unready_snapshots(false)?;
     deleted?;
     gone("early").await?;
     ensure!(app.repo.commits()? == commits, "something was committed");

@@ -58,7 +58,7 @@ pub(crate) async fn failure(world: &World) -> anyhow::Result<String> {
     let bytes = world.bytes(&others.1["notes-data"].1)?;
     // Pushed while the upgrade is at work, so that both arrive together. Nobody has published that version.
     let volumes = world.volumes(&one).await?;
-    world.slow_snapshots(true)?;
+    world.hold_snapshots(true)?;
     let asked = async {
         world.ask_upgrade(&one.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
         world.step_begun(&one.name, "to-1.1.0", "snapshot/").await?;
@@ -66,7 +66,7 @@ pub(crate) async fn failure(world: &World) -> anyhow::Result<String> {
         other.repo.push(&[(other.path.clone(), broken)], "Take 9.9.9")
     };
     let asked = asked.await;
-    world.slow_snapshots(false)?;
+    world.hold_snapshots(false)?;
     asked?;
     let status = world.upgrade_ended(&one.name, "to-1.1.0").await?;
     expect(&status, Outcome::Succeeded)?;
