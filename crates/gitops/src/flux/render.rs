@@ -43,6 +43,9 @@ impl FluxRenderer {
     ) -> Result<Result<Vec<Piece>, String>, Failure> {
         let spec = &kustomization.spec;
         let source = chain::source_object(&spec.source_ref, &live.object.namespace);
+        if source.kind != "GitRepository" {
+            return Ok(Err(format!("it takes its files from {source}, not from Git")));
+        }
         let url = match self.objects.find(&source).await? {
             Some(source) if source.object.group == SOURCE => source.text("/spec/url").to_owned(),
             _ => String::new(),

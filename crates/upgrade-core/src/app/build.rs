@@ -120,6 +120,12 @@ impl AppInputs {
         self.health.timeout.min(deadlines::DELIVERY)
     }
 
+    /// How long a held object's spec may take to name the version: the object above it may still wait for the health of what it applied
+    /// last, and applies nothing before that ends.
+    fn spec_deadline(&self) -> SignedDuration {
+        self.delivery_deadline().max(deadlines::HEALTH_CHECK)
+    }
+
     /// Names of the claims.
     pub fn claim_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.claims.iter().map(|claim| claim.name.clone()).collect();
@@ -157,6 +163,8 @@ pub(super) mod deadlines {
     pub(crate) const WRITE: SignedDuration = SignedDuration::from_mins(2);
     /// A fetch or an application by the delivery tool, retried by its own rules.
     pub(crate) const DELIVERY: SignedDuration = SignedDuration::from_mins(5);
+    /// kustomize-controller waits at least half a minute for the health of what it has applied; twice that, with a margin.
+    pub(crate) const HEALTH_CHECK: SignedDuration = SignedDuration::from_secs(75);
 }
 
 /// The fewest delivery objects whose suspension holds the app, parents first.
@@ -379,7 +387,7 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
         if root.own && root.role == DeliveryRole::Release {
             let step = AppStep::AwaitSpec { object: root.object.clone(), parent: None };
             let title = format!("wait until the spec of {} names the version", root.object);
-            steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), inputs.delivery_deadline()));
+            steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), inputs.spec_deadline()));
         }
         let step = AppStep::Resume { root: root.object.clone() };
         let mut resume = Step::new(

@@ -70,6 +70,8 @@ pub(crate) trait Estate {
     /// A client that may do everything.
     fn client(&self) -> Client;
     fn operator(&self) -> &dyn Operator;
+    /// How long to look away at most, not to miss what the operator does.
+    fn glance(&self) -> Duration;
     /// An empty repository of that name, or the one that is there.
     async fn repository(&self, name: &str) -> anyhow::Result<Remote>;
     /// What the Git host asks for.

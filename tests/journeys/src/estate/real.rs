@@ -43,6 +43,10 @@ impl Estate for RealEstate {
         &self.operator
     }
 
+    fn glance(&self) -> Duration {
+        Duration::from_millis(10)
+    }
+
     async fn repository(&self, name: &str) -> anyhow::Result<Remote> {
         let git = self.rig.gitea()?;
         let url = git.clone_url("team", name);

@@ -72,6 +72,11 @@ impl Estate for SimEstate {
         &self.operator
     }
 
+    fn glance(&self) -> Duration {
+        // A request takes a millisecond here.
+        Duration::from_millis(1)
+    }
+
     async fn repository(&self, name: &str) -> anyhow::Result<Remote> {
         let url = self.playground.repository(name)?.url();
         Ok(Remote { own_url: url.clone(), url })

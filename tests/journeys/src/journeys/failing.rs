@@ -150,7 +150,8 @@ const WAITING: [&str; 6] =
 
 /// The operator is killed again and again, inside every step that changes something; the end is the same.
 pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
-    let app = world.manifests_app("j10", Shape { timeout: "25s", ..Shape::default() }).await?;
+    let app =
+        world.manifests_app("j10", Shape { timeout: "25s", snapshot_deadline: "10m", ..Shape::default() }).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
     let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(100).await?;
@@ -173,12 +174,12 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
         let step = newest_step("up", &upgrade).into_iter().chain(newest_step("back", &rollback)).next_back();
         match step {
             Some(step) if killed_in.len() < 48 && !killed_in.contains(&step) => {
-                tokio::time::sleep(Duration::from_millis(random.below(80))).await;
+                tokio::time::sleep(world.estate.glance() * random.below(8)).await;
                 world.operator().kill()?;
                 killed_in.push(step);
                 world.operator().start()?;
             }
-            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            _ => tokio::time::sleep(world.estate.glance()).await,
         }
     };
     expect(&rollback, Outcome::Succeeded)?;
@@ -218,8 +219,8 @@ fn changes(step: &str) -> bool {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    fn below(&mut self, limit: u32) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
+        u32::try_from((self.0 >> 33) % u64::from(limit)).unwrap_or(0)
     }
 }

@@ -232,6 +232,10 @@ async fn supervise(pod: &PodContext, container: &Spec, kind: Kind, prepared: Pre
                 asked_to_end.cancel();
                 kill_at = deadline.or(kill_at);
             }
+            () = sleep_until(probes.patient_until.unwrap_or_else(Instant::now)), if probes.patient_until.is_some() => {
+                probes.patient_until = None;
+                probes.look();
+            }
             () = sleep_until(probes.give_up.unwrap_or_else(Instant::now)), if probes.give_up.is_some() => {
                 probes.give_up = None;
                 asked_to_end.cancel();
@@ -252,6 +256,8 @@ struct Probes<'a> {
     startup: bool,
     started: bool,
     ready: bool,
+    /// When the readiness probe asks for the first time, while that lies ahead.
+    patient_until: Option<Instant>,
     /// When a startup probe that never succeeds has the container killed.
     give_up: Option<Instant>,
 }
@@ -260,7 +266,11 @@ impl<'a> Probes<'a> {
     fn new(pod: &'a PodContext, container: &'a Spec, kind: Kind, answers: watch::Receiver<bool>) -> Self {
         let startup = container.startup_probe.as_ref().filter(|_| kind == Kind::Main);
         let give_up = startup.map(|probe| Instant::now() + patience(probe));
-        Self { pod, container, kind, answers, startup: give_up.is_some(), started: false, ready: false, give_up }
+        let delay = container.readiness_probe.as_ref().and_then(|probe| probe.initial_delay_seconds);
+        let delay = delay.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+        let patient_until = delay.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let startup = give_up.is_some();
+        Self { pod, container, kind, answers, startup, started: false, ready: false, patient_until, give_up }
     }
 
     /// Turns the program's answer into `started` and `ready`; what has no probe is so as soon as the container runs.
@@ -271,7 +281,8 @@ impl<'a> Probes<'a> {
             self.give_up = None;
             self.pod.reporter.update(self.kind, &self.container.name, |status| status.started = Some(true));
         }
-        let ready = self.started && (self.container.readiness_probe.is_none() || answer);
+        let asked = self.patient_until.is_none();
+        let ready = self.started && (self.container.readiness_probe.is_none() || (asked && answer));
         if self.kind == Kind::Main && ready != self.ready {
             self.ready = ready;
             let event = if ready { Event::Ready } else { Event::Unready };
