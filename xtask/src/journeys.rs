@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// What to run on.
     #[arg(long, value_enum)]
     pub(crate) rig: Rig,
-    /// Kill the code under test at every step and let it recover.
+    /// Kill the operator at every effect of an upgrade and of a rollback, on the simulation, and compare the ends.
     #[arg(long)]
     pub(crate) crash: bool,
     /// Names of journeys; all when none is given.

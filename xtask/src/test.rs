@@ -1,12 +1,9 @@
 //! Everything CI runs.
 
 use crate::cargo::{self, cargo};
-use crate::journeys::{self, Rig};
+use crate::journeys::{self, Args, Rig};
 use crate::steps::{Outcome, Steps};
 use crate::{generate, layers, testbed};
-
-/// The rigs that the journeys run on, quickest first.
-const RIGS: [(&str, Rig); 1] = [("journeys on real servers", Rig::Real)];
 
 /// # Errors
 /// When a step fails; with its name.
@@ -27,12 +24,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Ok(outcome)
     })?;
     steps.take("tests", || done(cargo::run(&mut cargo(&["test", "--workspace", "--quiet"]))))?;
-    for (name, rig) in RIGS {
-        steps.take(name, || match (&rig, &no_rig) {
-            (Rig::Real, Some(reason)) => Ok(Outcome::Skipped(reason.clone())),
-            _ => done(journeys::run(&journeys::Args { rig, crash: false, names: Vec::new() })),
-        })?;
-    }
+    let journeys = |rig, crash| done(journeys::run(&Args { rig, crash, names: Vec::new() }));
+    steps.take("journeys on a simulation", || journeys(Rig::Sim, false))?;
+    steps.take("journeys on real servers", || match &no_rig {
+        Some(reason) => Ok(Outcome::Skipped(reason.clone())),
+        None => journeys(Rig::Real, false),
+    })?;
+    steps.take("a crash at every effect", || journeys(Rig::Sim, true))?;
     steps.take("documentation", || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
         done(cargo::run(command.env("RUSTDOCFLAGS", "-D warnings")))

@@ -95,7 +95,7 @@ impl World {
             if last.outcome.is_some() {
                 return Ok(last);
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         bail!("request {name} has not ended: {:?} {:?}", last.phase, last.message)
     }

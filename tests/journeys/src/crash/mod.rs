@@ -27,7 +27,9 @@ use crate::world::World;
 /// Until somebody starts the operator again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 
-/// Longer than the term of the lease, which a successor waits for.
+/// The term of the operator's lease, in seconds: long, because each renewal is a crash point like any other write.
+const LEASE: u16 = 15;
+/// Longer than that term, which a successor waits for.
 const SETTLES: Duration = Duration::from_secs(30);
 
 /// A journey that always does the same, whatever the time.
@@ -91,7 +93,7 @@ struct Run {
 
 fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Result<Run> {
     crate::virtual_time(async {
-        let estate = SimEstate::start(seed).await?;
+        let estate = SimEstate::start(seed, LEASE).await?;
         let (faults, pushes) = (estate.faults().clone(), estate.pushes().clone());
         let rules = Rules::watch(estate.server(), &pushes);
         let (struck, mut restarts) = tokio::sync::mpsc::unbounded_channel();

@@ -41,6 +41,8 @@ pub(crate) struct InProcess {
     faults: Faults,
     pushes: Pushes,
     cache: PathBuf,
+    /// How long the lease lasts, in seconds.
+    lease: u16,
     running: Rc<RefCell<Running>>,
 }
 
@@ -52,8 +54,8 @@ struct Running {
 }
 
 impl InProcess {
-    pub(crate) fn new(server: SimServer, faults: Faults, pushes: Pushes, cache: PathBuf) -> Self {
-        Self { server, faults, pushes, cache, running: Rc::default() }
+    pub(crate) fn new(server: SimServer, faults: Faults, pushes: Pushes, cache: PathBuf, lease: u16) -> Self {
+        Self { server, faults, pushes, cache, lease, running: Rc::default() }
     }
 }
 
@@ -67,6 +69,7 @@ impl Operator for InProcess {
         let mut args = Args::try_parse_from(args.into_iter().chain([cache.as_str()]))?;
         // Real sockets do not move virtual time.
         args.listen = None;
+        args.lease_seconds = self.lease;
         let pushes = self.pushes.clone();
         let embedding = Embedding {
             clock: Arc::new(SimClock(self.server.clone())),

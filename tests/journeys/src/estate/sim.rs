@@ -33,8 +33,9 @@ pub(crate) struct SimEstate {
 }
 
 impl SimEstate {
-    /// Starts the playground; the operator is not started yet.
-    pub(crate) async fn start(seed: u64) -> anyhow::Result<Self> {
+    /// Starts the playground; the operator is not started yet. Its lease will last so many seconds: a successor of one that was
+    /// killed waits that long, and one that lives writes it three times as often.
+    pub(crate) async fn start(seed: u64, lease: u16) -> anyhow::Result<Self> {
         let memory = Path::new("/dev/shm");
         let options = Options {
             seed,
@@ -45,7 +46,7 @@ impl SimEstate {
         let playground = Playground::start(options).await?;
         let (faults, pushes) = (Faults::new(seed), Pushes::default());
         let cache = playground.folder().join("windlass-git");
-        let operator = InProcess::new(playground.server().clone(), faults.clone(), pushes.clone(), cache);
+        let operator = InProcess::new(playground.server().clone(), faults.clone(), pushes.clone(), cache, lease);
         Ok(Self { operator, faults, pushes, playground })
     }
 
