@@ -20,12 +20,15 @@ pub struct NotesImages {
     instances: Instances,
 }
 
-/// Running instances by namespace and pod.
+/// Instances by namespace and pod.
+type ByPod = BTreeMap<(String, String), Arc<Instance>>;
+
+/// What runs at the moment.
 #[derive(Clone, Default)]
-struct Instances(Arc<Mutex<BTreeMap<(String, String), Arc<Instance>>>>);
+struct Instances(Arc<Mutex<ByPod>>);
 
 impl Instances {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Arc<Instance>>> {
+    fn lock(&self) -> MutexGuard<'_, ByPod> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

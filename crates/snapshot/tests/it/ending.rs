@@ -7,7 +7,26 @@ use windlass_snapshot::COPIES;
 
 use super::*;
 
+/// A cluster whose controllers stand still: each test makes the moment that it is about.
+async fn by_hand() -> Cluster {
+    let mut cluster = cluster().await;
+    cluster.controllers = None;
+    cluster
+}
+
 impl Cluster {
+    /// As the binder does it.
+    async fn phase(&self, volume: &str, phase: &str) {
+        let status = json!({ "status": { "phase": phase } });
+        self.volumes().patch_status(volume, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    }
+
+    /// As the protection controller does once no pod has the claim.
+    async fn let_go(&self, claim: &str) {
+        self.free(&self.claims(), claim).await;
+        assert!(self.claim(claim).await.is_none());
+    }
+
     fn snapshots_in(&self) -> Api<VolumeSnapshot> {
         Api::namespaced(self.server.client(), NS)
     }
@@ -74,9 +93,9 @@ fn waits(leaving: Leaving) -> String {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_content_goes_back_to_delete_before_its_snapshot_goes() {
-    let cluster = cluster().await;
+    let cluster = by_hand().await;
     let copy = cluster.copied().await;
     let port = &cluster.snapshots;
     assert_eq!(waits(port.drop_copy(&copy).await.unwrap()), "snapshot content c to be on Delete");
@@ -96,9 +115,9 @@ async fn a_content_goes_back_to_delete_before_its_snapshot_goes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_content_whose_snapshot_somebody_deleted_is_not_leaked() {
-    let cluster = cluster().await;
+    let cluster = by_hand().await;
     let copy = cluster.copied().await;
     cluster.snapshots_in().delete("s", &DeleteParams::default()).await.unwrap();
     cluster.free(&cluster.snapshots_in(), "s").await;
@@ -112,9 +131,9 @@ async fn a_content_whose_snapshot_somebody_deleted_is_not_leaked() {
     assert_eq!(port.drop_copy(&copy).await.unwrap(), Leaving::Gone);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_not_the_recorded_copy_is_left_alone() {
-    let cluster = cluster().await;
+    let cluster = by_hand().await;
     let copy = cluster.copied().await;
     let port = &cluster.snapshots;
     // A snapshot of the same name, made later, with a content of its own.
@@ -129,18 +148,18 @@ async fn what_is_not_the_recorded_copy_is_left_alone() {
     assert!(cluster.snapshots_in().get("s").await.unwrap().metadata.deletion_timestamp.is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_volume_is_given_back_only_when_its_claim_has_released_it() {
-    let cluster = cluster().await;
-    let volume = cluster.protected("pv-old").await;
+    let cluster = by_hand().await;
+    let volume = cluster.protected(&cluster.old).await;
     let port = &cluster.snapshots;
     port.set_policy(&volume, ReclaimPolicy::Retain).await.unwrap();
-    assert_eq!(port.user("pv-old", NS, "data").await.unwrap().as_deref(), Some("claim default/data"));
+    assert_eq!(port.user(&cluster.old, NS, "data").await.unwrap().as_deref(), Some("claim default/data"));
     assert_eq!(code(port.reclaim(&volume, NS, "data").await), "volume-phase");
     let uid = cluster.claim("data").await.unwrap().uid;
     port.drop_claim(NS, "data", &uid).await.unwrap();
     cluster.let_go("data").await;
-    cluster.phase("pv-old", "Released").await;
+    cluster.phase(&cluster.old, "Released").await;
     assert_eq!(code(port.reclaim(&volume, NS, "other").await), "volume-in-use");
     let other = ProtectedVolume { uid: "other".into(), ..volume.clone() };
     assert_eq!(code(port.reclaim(&other, NS, "data").await), "volume-replaced");
@@ -148,25 +167,25 @@ async fn a_volume_is_given_back_only_when_its_claim_has_released_it() {
     let attachments: Api<k8s_openapi::api::storage::v1::VolumeAttachment> = Api::all(cluster.server.client());
     let attached = json!({
         "metadata": { "name": "a" },
-        "spec": { "attacher": "d", "nodeName": "node-1", "source": { "persistentVolumeName": "pv-old" } }
+        "spec": { "attacher": "d", "nodeName": "node-1", "source": { "persistentVolumeName": &cluster.old } }
     });
     make(&attachments, attached).await;
-    assert_eq!(port.user("pv-old", NS, "data").await.unwrap().as_deref(), Some("node node-1"));
+    assert_eq!(port.user(&cluster.old, NS, "data").await.unwrap().as_deref(), Some("node node-1"));
     attachments.delete("a", &DeleteParams::default()).await.unwrap();
-    assert_eq!(port.user("pv-old", NS, "data").await.unwrap(), None);
-    assert_eq!(port.volume("pv-old").await.unwrap().unwrap().reclaim_policy, ReclaimPolicy::Retain);
+    assert_eq!(port.user(&cluster.old, NS, "data").await.unwrap(), None);
+    assert_eq!(port.volume(&cluster.old).await.unwrap().unwrap().reclaim_policy, ReclaimPolicy::Retain);
     for _ in 0..2 {
         port.reclaim(&volume, NS, "data").await.unwrap();
     }
-    assert_eq!(port.volume("pv-old").await.unwrap().unwrap().reclaim_policy, ReclaimPolicy::Delete);
-    cluster.volumes().delete("pv-old", &DeleteParams::default()).await.unwrap();
-    cluster.free(&cluster.volumes(), "pv-old").await;
+    assert_eq!(port.volume(&cluster.old).await.unwrap().unwrap().reclaim_policy, ReclaimPolicy::Delete);
+    cluster.volumes().delete(&cluster.old, &DeleteParams::default()).await.unwrap();
+    cluster.free(&cluster.volumes(), &cluster.old).await;
     assert_eq!(code(port.reclaim(&volume, NS, "data").await), "done");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_restore_point_waits_for_its_copies_and_is_changed_only_as_it_was_read() {
-    let cluster = cluster().await;
+    let cluster = by_hand().await;
     let clock = Arc::new(At("2026-11-20T15:00:00Z".parse().unwrap()));
     let store = RestorePointStore::new(cluster.server.client(), clock, SignedDuration::from_hours(48));
     store.save(&record()).await.unwrap();

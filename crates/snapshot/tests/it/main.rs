@@ -36,7 +36,8 @@ struct Cluster {
     /// The volume of claim `data`.
     old: String,
     _root: tempfile::TempDir,
-    _stop: DropGuard,
+    /// Who looks after claims, volumes and snapshots, while they do.
+    controllers: Option<DropGuard>,
 }
 
 /// A cluster with storage and the snapshot API, and claim `data`, bound to a volume on Delete.
@@ -68,7 +69,7 @@ async fn cluster() -> Cluster {
         driver,
         old: String::new(),
         _root: root,
-        _stop: stop.drop_guard(),
+        controllers: Some(stop.drop_guard()),
     };
     make::<PersistentVolumeClaim>(
         &cluster.claims(),
