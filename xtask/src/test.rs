@@ -24,6 +24,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Ok(outcome)
     })?;
     steps.take("tests", || done(cargo::run(&mut cargo(&["test", "--workspace", "--quiet"]))))?;
+    let demo = ["run", "--quiet", "--package", "windlass-cli", "--bin", "windlass", "--", "demo"];
+    steps.take("demo", || done(cargo::run(&mut cargo(&demo))))?;
     let journeys = |rig, crash| done(journeys::run(&Args { rig, crash, names: Vec::new() }));
     steps.take("journeys on a simulation", || journeys(Rig::Sim, false))?;
     steps.take("journeys on real servers", || match &no_rig {
