@@ -37,6 +37,8 @@ pub struct Options {
     pub epoch: Timestamp,
     /// The folder below which it keeps its own, temporary one; the machine's place for those when `None`.
     pub below: Option<PathBuf>,
+    /// The name of that folder, for runs that are to be compared request by request; one that is not taken when `None`.
+    pub folder: Option<String>,
 }
 
 /// A cluster with Flux, CSI and one node. Dropping it ends everything and removes its folder.
@@ -65,9 +67,14 @@ impl Playground {
     /// # Errors
     /// When its folder cannot be made, or the API server refuses what it should install.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        match &options.folder {
+            Some(name) => builder.prefix(name).rand_bytes(0),
+            None => builder.prefix("windlass-"),
+        };
         let folder = match &options.below {
-            Some(below) => tempfile::Builder::new().prefix("windlass-").tempdir_in(below),
-            None => tempfile::Builder::new().prefix("windlass-").tempdir(),
+            Some(below) => builder.tempdir_in(below),
+            None => builder.tempdir(),
         };
         let folder = folder.context("making a temporary folder")?;
         let server = SimServer::new(Config { seed: options.seed, epoch: options.epoch, ..Config::default() });

@@ -147,7 +147,7 @@ spec:
         let files = [one, other].map(|name| (file(name), deployment(name, "1.0.0"))).to_vec();
         self.apply(&namespace(self, other)).await?;
         let first = self.deliver(one, file(one), files, vec!["notes-data".into()]).await?;
-        let clone = Repo::clone(&self.estate.repository(one).await?.own_url)?;
+        let clone = Repo::clone(&self.estate.repository(one).await?)?;
         let second = App {
             name: other.into(),
             repo: clone,
@@ -203,7 +203,7 @@ spec:
         claims: Vec<String>,
     ) -> anyhow::Result<App> {
         let remote = self.estate.repository(name).await?;
-        let repo = Repo::create(&remote.own_url, &files)?;
+        let repo = Repo::create(&remote, &files)?;
         self.apply(&namespace(self, name)).await?;
         let secret = self.estate.login().map(|_| format!("{name}-git"));
         self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), Some("30s"))).await?;

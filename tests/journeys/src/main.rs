@@ -123,7 +123,7 @@ fn on_real_servers(chosen: &[&Journey]) -> usize {
 
 fn on_a_simulation(journey: &Journey, seed: u64) -> bool {
     let passed = virtual_time(async {
-        let world = World::install(Box::new(estate::SimEstate::start(seed, 3).await?)).await?;
+        let world = World::install(Box::new(estate::SimEstate::start(seed, 3, None).await?)).await?;
         Ok(take(journey, &world).await)
     });
     passed.unwrap_or_else(|error| {

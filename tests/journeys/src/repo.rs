@@ -6,19 +6,23 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
+use crate::estate::Remote;
+
 /// A clone.
 pub(crate) struct Repo {
     folder: TempDir,
+    /// The date of its commits, where that is not the machine's.
+    date: Option<&'static str>,
 }
 
 impl Repo {
-    /// A new repository with these files as its first commit, pushed to `url` (with credentials).
-    pub(crate) fn create(url: &str, files: &[(String, String)]) -> anyhow::Result<Self> {
-        let repo = Self { folder: TempDir::new()? };
+    /// A new repository with these files as its first commit, pushed to the remote.
+    pub(crate) fn create(remote: &Remote, files: &[(String, String)]) -> anyhow::Result<Self> {
+        let repo = Self { folder: TempDir::new()?, date: remote.date };
         repo.git(&["init", "--quiet", "--initial-branch=main"])?;
         repo.git(&["config", "user.name", "A Person"])?;
         repo.git(&["config", "user.email", "person@example.com"])?;
-        repo.git(&["remote", "add", "origin", url])?;
+        repo.git(&["remote", "add", "origin", &remote.own_url])?;
         repo.write(files)?;
         repo.git(&["add", "--all"])?;
         repo.git(&["commit", "--quiet", "--message", "Add the app"])?;
@@ -27,12 +31,12 @@ impl Repo {
     }
 
     /// Another clone of a repository that exists.
-    pub(crate) fn clone(url: &str) -> anyhow::Result<Self> {
-        let repo = Self { folder: TempDir::new()? };
+    pub(crate) fn clone(remote: &Remote) -> anyhow::Result<Self> {
+        let repo = Self { folder: TempDir::new()?, date: remote.date };
         repo.git(&["init", "--quiet", "--initial-branch=main"])?;
         repo.git(&["config", "user.name", "A Person"])?;
         repo.git(&["config", "user.email", "person@example.com"])?;
-        repo.git(&["remote", "add", "origin", url])?;
+        repo.git(&["remote", "add", "origin", &remote.own_url])?;
         repo.pull()?;
         Ok(repo)
     }
@@ -52,8 +56,12 @@ impl Repo {
 
     /// Runs git and returns what it printed.
     pub(crate) fn git(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output =
-            Command::new("git").current_dir(self.path()).args(args).env("GIT_TERMINAL_PROMPT", "0").output()?;
+        let mut command = Command::new("git");
+        command.current_dir(self.path()).args(args).env("GIT_TERMINAL_PROMPT", "0");
+        if let Some(date) = self.date {
+            command.env("GIT_AUTHOR_DATE", date).env("GIT_COMMITTER_DATE", date);
+        }
+        let output = command.output()?;
         if !output.status.success() {
             // The remote's address holds a token: only git's own words are shown.
             bail!("git {}: {}", args.first().unwrap_or(&""), String::from_utf8_lossy(&output.stderr).trim());

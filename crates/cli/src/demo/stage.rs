@@ -39,7 +39,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn set() -> anyhow::Result<Self> {
-        let options = Options { seed: 1, epoch: jiff::Timestamp::now(), below: None };
+        let options = Options { seed: 1, epoch: jiff::Timestamp::now(), below: None, folder: None };
         let playground = Playground::start(options).await?;
         let server = playground.server();
         let person = server.listen_as(Identity::admin()).await?;

@@ -17,6 +17,7 @@ use anyhow::{Context, ensure};
 use futures::future::LocalBoxFuture;
 use kube_sim::faults::CrashAt;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use windlass_api::Outcome;
 
 use crate::estate::{OPERATOR_USER, SimEstate};
@@ -29,6 +30,8 @@ const RESTART_AFTER: Duration = Duration::from_millis(500);
 
 /// The term of the operator's lease, in seconds: long, because each renewal is a crash point like any other write.
 const LEASE: u16 = 15;
+/// Where the runs without a crash are, so that even their URLs are the same.
+const SAME_FOLDER: &str = "windlass-without-a-crash";
 /// Longer than that term, which a successor waits for.
 const SETTLES: Duration = Duration::from_secs(30);
 
@@ -89,13 +92,16 @@ struct Run {
     /// The step in which it was killed; `None` when the point was not reached.
     struck_in: Option<String>,
     broken: Vec<String>,
+    /// A hash over all requests of everybody, in the order in which the server executed them, with their answers and revisions.
+    trace: String,
 }
 
 fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Result<Run> {
     crate::virtual_time(async {
-        let estate = SimEstate::start(seed, LEASE).await?;
+        let estate = SimEstate::start(seed, LEASE, point.is_none().then_some(SAME_FOLDER)).await?;
         let (faults, pushes) = (estate.faults().clone(), estate.pushes().clone());
-        let rules = Rules::watch(estate.server(), &pushes);
+        let server = estate.server().clone();
+        let rules = Rules::watch(&server, &pushes);
         let (struck, mut restarts) = tokio::sync::mpsc::unbounded_channel();
         match point {
             Some(Point::Write(number, at)) => {
@@ -140,10 +146,11 @@ fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Resu
             tokio::time::sleep(SETTLES).await;
         }
         let (writes, pushed) = (faults.mutations(OPERATOR_USER), pushes.count());
+        let trace = Sha256::digest(format!("{:?}", server.audit())).iter().map(|byte| format!("{byte:02x}")).collect();
         let end = world.end_state(&app).await?;
         let (broken, _) = rules.verdict();
         world.operator().kill()?;
-        Ok(Run { end, writes, pushes: pushed, struck_in, broken })
+        Ok(Run { end, writes, pushes: pushed, struck_in, broken, trace })
     })
 }
 
@@ -167,6 +174,8 @@ pub(crate) fn run(names: &[String], seed: u64, every: usize) -> anyhow::Result<(
         let began = Instant::now();
         let baseline = one_run(scenario, seed, None).with_context(|| format!("{} without a crash", scenario.name))?;
         ensure!(baseline.broken.is_empty(), "{} without a crash: {:?}", scenario.name, baseline.broken);
+        let again = one_run(scenario, seed, None).with_context(|| format!("{} once more", scenario.name))?;
+        ensure!(baseline.trace == again.trace, "{}: the same seed made two different runs", scenario.name);
         let mut points = Vec::new();
         for at in [CrashAt::Before, CrashAt::ReplyLost, CrashAt::After] {
             points.extend((1..=baseline.writes).map(|number| Point::Write(number, at)));

@@ -28,6 +28,8 @@ pub(crate) struct Remote {
     pub(crate) url: String,
     /// The URL for a person, with their credentials in it.
     pub(crate) own_url: String,
+    /// The date for commits, where that must not be the machine's.
+    pub(crate) date: Option<&'static str>,
 }
 
 /// User and token for the Git host.

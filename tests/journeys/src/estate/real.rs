@@ -53,7 +53,7 @@ impl Estate for RealEstate {
         if git.api(reqwest::Method::GET, &format!("/repos/team/{name}"), None).await.is_err() {
             git.create_repo("team", name).await?;
         }
-        Ok(Remote { url, own_url: git.clone_url_with_token("team", name) })
+        Ok(Remote { url, own_url: git.clone_url_with_token("team", name), date: None })
     }
 
     fn login(&self) -> Option<Login> {

@@ -34,14 +34,15 @@ pub(crate) struct SimEstate {
 
 impl SimEstate {
     /// Starts the playground; the operator is not started yet. Its lease will last so many seconds: a successor of one that was
-    /// killed waits that long, and one that lives writes it three times as often.
-    pub(crate) async fn start(seed: u64, lease: u16) -> anyhow::Result<Self> {
+    /// killed waits that long, and one that lives writes it three times as often. `folder` is a name that nobody else uses; it is part of the repositories' URLs.
+    pub(crate) async fn start(seed: u64, lease: u16, folder: Option<&str>) -> anyhow::Result<Self> {
         let memory = Path::new("/dev/shm");
         let options = Options {
             seed,
             epoch: Timestamp::from_second(1_767_225_600)?,
             // Every record is synchronised to its disk, which memory does quickest.
             below: memory.is_dir().then(|| memory.to_owned()),
+            folder: folder.map(str::to_owned),
         };
         let playground = Playground::start(options).await?;
         let (faults, pushes) = (Faults::new(seed), Pushes::default());
@@ -80,7 +81,7 @@ impl Estate for SimEstate {
 
     async fn repository(&self, name: &str) -> anyhow::Result<Remote> {
         let url = self.playground.repository(name)?.url();
-        Ok(Remote { own_url: url.clone(), url })
+        Ok(Remote { own_url: url.clone(), url, date: Some("2026-01-01T00:00:00Z") })
     }
 
     fn login(&self) -> Option<Login> {
