@@ -78,10 +78,18 @@ pub fn problem(volume: &VolumeRecord, state: Option<&SnapshotState>) -> Option<S
         mismatch
     } else if !state.ready {
         "it is not ready to use"
+    } else if state.cut_at.zip(volume.cut_at).is_some_and(|(now, then)| is_another(now, then)) {
+        // A snapshot whose content and copy are lost is cut again by the snapshot controllers, from the data of today.
+        "it was cut again, from later data"
     } else {
         return None;
     };
     Some(format!("snapshot {snapshot} of claim {claim}: {problem}"))
+}
+
+/// Whether two instants are those of two cuts. Drivers give the same one with more or fewer digits.
+fn is_another(one: Timestamp, other: Timestamp) -> bool {
+    one.duration_since(other).abs() > SignedDuration::from_secs(1)
 }
 
 /// The unfinished request that a restore point is held for, if any. While there is one its copies stay, even if a person has

@@ -112,6 +112,7 @@ fn each_reason_not_to_roll_back_is_refused_by_name() {
         ("snapshot-gone", |_, facts| facts.restorable[0].1 = None),
         ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().ready = false),
         ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().uid = "other".into()),
+        ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().cut_at = Some(at(5000))),
         ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().mismatch = Some("unbound".into())),
         ("superseded", |ask, _| {
             ask.only_from = vec![PinValue { pin: ask.app.pins[0].clone(), value: "3.0.0".into() }];
