@@ -224,7 +224,9 @@ async fn the_operator_may_not_take_over_or_take_down(operator: &Client) {
         ("delete", "", "nodes"),
         ("delete", "", "persistentvolumes"),
         ("delete", "", "namespaces"),
-        ("delete", "snapshot.storage.k8s.io", "volumesnapshotcontents"),
+        // One by one, where a restore point says so, it may: else a copy whose snapshot somebody deleted would stay for ever.
+        ("deletecollection", "snapshot.storage.k8s.io", "volumesnapshotcontents"),
+        ("create", "snapshot.storage.k8s.io", "volumesnapshotcontents"),
         ("delete", "upgrades.windlass.dev", "managedapps"),
         ("delete", "helm.toolkit.fluxcd.io", "helmreleases"),
         ("update", "coordination.k8s.io", "leases"),
