@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Kill the operator at every effect of an upgrade and of a rollback, on the simulation, and compare the ends.
     #[arg(long)]
     pub(crate) crash: bool,
+    /// With `--crash`: only every so many crash points.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) every: u16,
     /// Names of journeys; all when none is given.
     pub(crate) names: Vec<String>,
 }
@@ -52,7 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut command =
         cargo::cargo(&["run", "--quiet", "--package", "windlass-journeys", "--", "--rig", args.rig.name()]);
     if args.crash {
-        command.arg("--crash");
+        command.args(["--crash", "--every", &args.every.to_string()]);
     }
     cargo::run(command.args(&args.names))
 }

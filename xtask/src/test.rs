@@ -26,13 +26,18 @@ pub(crate) fn run() -> anyhow::Result<()> {
     steps.take("tests", || done(cargo::run(&mut cargo(&["test", "--workspace", "--quiet"]))))?;
     let demo = ["run", "--quiet", "--package", "windlass-cli", "--bin", "windlass", "--", "demo"];
     steps.take("demo", || done(cargo::run(&mut cargo(&demo))))?;
-    let journeys = |rig, crash| done(journeys::run(&Args { rig, crash, names: Vec::new() }));
-    steps.take("journeys on a simulation", || journeys(Rig::Sim, false))?;
+    let journeys = |rig| done(journeys::run(&Args { rig, crash: false, every: 1, names: Vec::new() }));
+    steps.take("journeys on a simulation", || journeys(Rig::Sim))?;
     steps.take("journeys on real servers", || match &no_rig {
         Some(reason) => Ok(Outcome::Skipped(reason.clone())),
-        None => journeys(Rig::Real, false),
+        None => journeys(Rig::Real),
     })?;
-    steps.take("a crash at every effect", || journeys(Rig::Sim, true))?;
+    let crashes = |every, name: &str| {
+        done(journeys::run(&Args { rig: Rig::Sim, crash: true, every, names: vec![name.to_owned()] }))
+    };
+    steps.take("a crash at every effect of an upgrade", || crashes(1, "02-"))?;
+    // All of them take a quarter of an hour: `cargo xtask journeys --rig sim --crash`.
+    steps.take("crashes at effects of a rollback", || crashes(40, "03-never"))?;
     steps.take("documentation", || {
         let mut command = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
         done(cargo::run(command.env("RUSTDOCFLAGS", "-D warnings")))
