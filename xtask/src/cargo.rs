@@ -24,17 +24,35 @@ fn cache_dir() -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|dir| dir.join(".cache/windlass")))
 }
 
+/// A target folder other than the one cargo would choose: a clone in CI is thrown away, what it compiled need not be.
+fn target_dir() -> Option<PathBuf> {
+    let chosen = !is_ci() || std::env::var_os("CARGO_TARGET_DIR").is_some();
+    cache_dir().filter(|_| !chosen).map(|cache| cache.join("target"))
+}
+
 /// A cargo command in the root of the workspace.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
-    if is_ci() && std::env::var_os("CARGO_TARGET_DIR").is_none() {
-        // A clone in CI is thrown away; what it compiled need not be.
-        if let Some(cache) = cache_dir() {
-            command.env("CARGO_TARGET_DIR", cache.join("target"));
-        }
+    if let Some(target) = target_dir() {
+        command.env("CARGO_TARGET_DIR", target);
     }
     command
+}
+
+/// Builds the workspace's programs; returns the one of that name, to be run. All of them in one call, because cargo compiles a
+/// dependency anew for each set of features that the packages it is asked for add up to.
+///
+/// # Errors
+/// When something cannot be compiled.
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    run(&mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
+    let folder = match target_dir() {
+        Some(target) => target.join("debug"),
+        // This program is one of them.
+        None => std::env::current_exe()?.parent().context("a program is in a folder")?.to_path_buf(),
+    };
+    Ok(folder.join(name))
 }
 
 /// Runs a command to its end.
@@ -63,5 +81,6 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
 
 fn shown(command: &Command) -> String {
     let args = command.get_args().map(|arg| arg.to_string_lossy());
-    std::iter::once("cargo".into()).chain(args).collect::<Vec<_>>().join(" ")
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    std::iter::once(program.to_string_lossy()).chain(args).collect::<Vec<_>>().join(" ")
 }

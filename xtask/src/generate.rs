@@ -1,6 +1,7 @@
 //! Files that are written from code, and are in the repository so that people can read and apply them.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, bail};
 
@@ -57,9 +58,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
 fn texts() -> anyhow::Result<Vec<(&'static str, String)>> {
     let folder = std::env::temp_dir().join(format!("windlass-gen-{}", std::process::id()));
     fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let written = cargo::run(
-        cargo::cargo(&["run", "--quiet", "--package", "windlass-operator", "--", "manifests", "--into"]).arg(&folder),
-    );
+    let written = cargo::program("windlass-operator")
+        .and_then(|operator| cargo::run(Command::new(operator).args(["manifests", "--into"]).arg(&folder)));
     let read = |(file, source): (&'static str, &str)| {
         let text = fs::read_to_string(folder.join(source)).with_context(|| format!("reading {source}"))?;
         Ok((file, with_notice(file, &text)))

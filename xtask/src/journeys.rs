@@ -1,5 +1,9 @@
 //! Journeys: what a person does and sees, written once and run on a rig.
 
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use crate::cargo;
@@ -41,21 +45,52 @@ pub(crate) struct Args {
 /// # Errors
 /// When a journey fails, or cannot be compiled.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    // The rig starts programs that it looks for next to the journeys.
-    cargo::run(&mut cargo::cargo(&[
-        "build",
-        "--quiet",
-        "--package",
-        "windlass-rig",
-        "--package",
-        "windlass-operator",
-        "--package",
-        "windlass-journeys",
-    ]))?;
-    let mut command =
-        cargo::cargo(&["run", "--quiet", "--package", "windlass-journeys", "--", "--rig", args.rig.name()]);
+    // The rig starts programs that it looks for next to the journeys: all are built.
+    let mut command = Command::new(cargo::program("windlass-journeys")?);
+    command.args(["--rig", args.rig.name()]);
     if args.crash {
         command.args(["--crash", "--every", &args.every.to_string()]);
     }
     cargo::run(command.args(&args.names))
+}
+
+/// The whole crash table, being made while something else is done that mostly waits. Dropping it ends it.
+pub(crate) struct Crashes {
+    process: Child,
+    output: Option<JoinHandle<std::io::Result<String>>>,
+}
+
+impl Crashes {
+    /// Begins it, with what processors have left over: it has a time of its own, and others have the clock on the wall.
+    ///
+    /// # Errors
+    /// When it cannot be compiled or started.
+    pub(crate) fn begin() -> anyhow::Result<Self> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(cargo::program("windlass-journeys")?).args(["--rig", "sim", "--crash"]);
+        let mut process = command.stdout(Stdio::piped()).spawn().context("starting `nice`")?;
+        let stdout = process.stdout.take();
+        let output = std::thread::spawn(move || stdout.map_or_else(|| Ok(String::new()), std::io::read_to_string));
+        Ok(Self { process, output: Some(output) })
+    }
+
+    /// Waits for its end and shows it.
+    ///
+    /// # Errors
+    /// When a crash point did not end as it should.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        let output = self.output.take().and_then(|reader| reader.join().ok()).context("its output was lost")?;
+        print!("{}", output?);
+        let status = self.process.wait()?;
+        ensure!(status.success(), "`windlass-journeys --rig sim --crash` failed ({status})");
+        Ok(())
+    }
+}
+
+impl Drop for Crashes {
+    fn drop(&mut self) {
+        // It has ended already, or nobody wants to know its result.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

@@ -1,5 +1,7 @@
 //! The real rig, which is a program of its own: `windlass-rig`.
 
+use std::process::Command;
+
 use clap::Subcommand;
 
 use crate::cargo;
@@ -27,7 +29,7 @@ pub(crate) fn run(action: Action) -> anyhow::Result<()> {
         Action::Down => "down",
         Action::Env => "env",
     };
-    cargo::run(&mut cargo::cargo(&["run", "--quiet", "--package", "windlass-rig", "--", action]))
+    cargo::run(Command::new(cargo::program("windlass-rig")?).arg(action))
 }
 
 /// Builds the rig as a step of the tests: without Go it is left out, except in CI.

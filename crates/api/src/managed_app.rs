@@ -331,10 +331,10 @@ pub enum AutoUpdate {
 }
 
 /// When a failed upgrade is rolled back by itself, data included. `IfNeverReady` (default): only if no pod of the new version
-/// was ever ready, so that no acknowledged write is lost. `Always`; `Never`. In a request: the app's policy when left out.
+/// that mounts a claim of the app was ever ready, so that no acknowledged write is lost. `Always`; `Never`. In a request: the app's policy when left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AutoRollback {
-    /// Only if no pod of the new version was ever ready, so that no acknowledged write can be lost.
+    /// Only if no pod of the new version that mounts a claim of the app was ever ready, so that no acknowledged write can be lost.
     #[default]
     IfNeverReady,
     /// Whenever the upgrade fails, even if the new version has served and its writes are lost.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use upgrade_core::ports::{ObjectRef, PodFact};
 
-use crate::objects::{claims, controller, images, owner_object, ready};
+use crate::objects::{claims, controller, images, owner_object};
 
 /// What stands between pods and their workloads.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ pub(crate) fn fact(pod: &Pod, middle: &Middle) -> PodFact {
         created: pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
         started: started(pod),
         images: spec.map(images).unwrap_or_default(),
-        ready: ready(pod),
+        served: served(pod),
         claims: spec.map(|spec| claims(spec, Some(&name))).unwrap_or_default(),
     }
 }
@@ -56,6 +56,21 @@ fn started(pod: &Pod) -> Option<Timestamp> {
     let forgotten = containers().any(|container| container.restart_count > 1);
     let pod_start = status.start_time.as_ref().map(|time| time.0).filter(|_| forgotten);
     Some(pod_start.map_or(first, |start| start.min(first)))
+}
+
+/// Whether a pod is Ready or was once. A kubelet writes Ready as False when it first sees the pod, no later than Initialized becomes
+/// True, and moves `lastTransitionTime` only when the status changes (`updateLastTransitionTime` in its status manager): False since later than
+/// that was True in between. Times are in whole seconds, so that a pod which was ready only within the second of its start is missed.
+fn served(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let find = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
+    let Some(ready) = find("Ready") else { return false };
+    if ready.status == "True" {
+        return true;
+    }
+    let since = |kind: &str| find(kind).and_then(|condition| condition.last_transition_time.as_ref());
+    let initialized = find("Initialized").is_some_and(|condition| condition.status == "True");
+    initialized && since("Ready").zip(since("Initialized")).is_some_and(|(unready, begun)| unready.0 > begun.0)
 }
 
 /// Statuses of all containers, init containers first.
@@ -116,6 +131,20 @@ mod tests {
         };
         assert_eq!(start(restarted(1)), Some("2026-01-01T00:00:30Z".into()));
         assert_eq!(start(restarted(4)), Some("2026-01-01T00:00:01Z".into()));
+    }
+
+    #[test]
+    fn a_pod_that_was_ready_once_has_served_also_when_it_is_not_any_more() {
+        let condition = |kind: &str, status: &str, second: u32| json!({ "type": kind, "status": status, "lastTransitionTime": format!("2026-01-01T00:00:{second:02}Z") });
+        let served = |ready: Value, initialized: Value| served(&pod(&json!({ "conditions": [ready, initialized] })));
+        assert!(served(condition("Ready", "True", 9), condition("Initialized", "True", 2)), "ready now");
+        assert!(served(condition("Ready", "False", 9), condition("Initialized", "True", 2)), "ready once");
+        assert!(!served(condition("Ready", "False", 2), condition("Initialized", "True", 2)), "never ready");
+        assert!(!served(condition("Ready", "False", 2), condition("Initialized", "True", 8)), "after init containers");
+        assert!(!served(condition("Ready", "False", 9), condition("Initialized", "False", 2)), "not started");
+        let going = json!({ "metadata": { "name": "p", "deletionTimestamp": "2026-01-01T00:01:00Z" },
+            "status": { "conditions": [condition("Ready", "True", 9)] } });
+        assert!(super::served(&from_value(going).unwrap()), "on its way out");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use rand::RngExt as _;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 /// A user of the API server, known by a bearer token.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ impl User {
 
 /// An unguessable word.
 pub(crate) fn secret() -> String {
-    format!("{:032x}", StdRng::from_os_rng().random::<u128>())
+    format!("{:032x}", rand::make_rng::<StdRng>().random::<u128>())
 }
 
 /// Settings of [`crate::Rig::start`]; the default is the whole rig.

@@ -27,7 +27,7 @@ pub enum FollowUp {
     },
 }
 
-/// Whether a pod of the target was ever created, and whether one was ever ready: from the journal and the pods of this moment.
+/// Whether a pod of the target that has the data was ever created, and whether one was ever ready: from the journal and the pods of this moment.
 /// When in doubt both are true, because then nothing is discarded unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
@@ -41,7 +41,9 @@ pub struct Sighting {
 pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodFact]) -> Sighting {
     let soaked = journal.entry("verify/soak").is_some_and(|entry| entry.begun);
     let noted = journal.evidence("verify/healthy").get("served").and_then(Value::as_bool).unwrap_or(false);
-    let served = soaked || noted || pods.iter().any(|pod| pod.ready);
+    // What was acknowledged is on a volume: pods without one may run all the time, also through the release.
+    let pods: Vec<&PodFact> = pods.iter().filter(|pod| inputs.has_data_of(pod)).collect();
+    let served = soaked || noted || pods.iter().any(|pod| pod.served);
     let released = journal.irrevocable(plan);
     let counted = inputs.workloads.iter().any(|workload| {
         let step = id("release/start", &workload.object);

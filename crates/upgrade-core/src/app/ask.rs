@@ -21,7 +21,7 @@ pub enum Consistency {
 /// Whether an upgrade that failed after its release is rolled back without asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum AutoRollback {
-    /// Only when no pod of the target was ever ready, so that no write it acknowledged can be lost.
+    /// Only when no pod of the target with a claim of the app was ever ready, so that no write it acknowledged can be lost.
     #[default]
     IfNeverReady,
     /// Always, also when writes that the target acknowledged are lost.

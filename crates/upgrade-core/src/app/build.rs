@@ -7,8 +7,8 @@ use super::facts::AppFacts;
 use super::{AppStep, AutoRollback, HealthPolicy};
 use crate::engine::Step;
 use crate::ports::{
-    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, Repository,
-    RestorePointRecord, WorkloadFacts, WorkloadKind,
+    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, PodFact,
+    Repository, RestorePointRecord, WorkloadFacts, WorkloadKind,
 };
 
 /// A delivery object that the operation suspends.
@@ -124,6 +124,12 @@ impl AppInputs {
     /// last, and applies nothing before that ends.
     fn spec_deadline(&self) -> SignedDuration {
         self.delivery_deadline().max(deadlines::HEALTH_CHECK)
+    }
+
+    /// Whether a pod mounts one of the claims.
+    pub fn has_data_of(&self, pod: &PodFact) -> bool {
+        let names = self.claim_names();
+        pod.claims.iter().any(|claim| names.contains(claim))
     }
 
     /// Names of the claims.

@@ -99,6 +99,8 @@ impl Observation {
 
 /// Longest pause between two attempts at a step.
 const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
+/// Longest pause between two looks at something that is on its way.
+const MAX_PACE: SignedDuration = SignedDuration::from_secs(5);
 /// Pause before a leftover is tried again.
 const HEAL_AFTER: SignedDuration = SignedDuration::from_secs(15);
 
@@ -284,7 +286,12 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
 fn wait(entry: &mut Entry, waiting_for: String, pause: SignedDuration, now: Timestamp) {
     entry.waiting_for = waiting_for;
     crate::failure::truncate(&mut entry.waiting_for, MAX_ERROR / 2);
-    entry.look_again = later(now, pause);
+    entry.look_again = later(now, pause.max(pace(now.duration_since(entry.started_at))));
+}
+
+/// What has taken long is looked at less often: a twentieth of the wait, so that no wait becomes longer by more than that.
+fn pace(waited: SignedDuration) -> SignedDuration {
+    (waited / 20).min(MAX_PACE)
 }
 
 fn fail(entry: &mut Entry, direction: Direction, failure: Failure, now: Timestamp) {

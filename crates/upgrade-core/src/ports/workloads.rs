@@ -90,8 +90,8 @@ pub struct PodFact {
     pub started: Option<Timestamp>,
     /// Images of its containers: `(container, image)`.
     pub images: Vec<(String, String)>,
-    /// Whether it is Ready now.
-    pub ready: bool,
+    /// Whether it is Ready, or was once, as far as its conditions tell.
+    pub served: bool,
     /// Claims it mounts.
     pub claims: Vec<String>,
 }

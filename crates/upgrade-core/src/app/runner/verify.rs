@@ -96,7 +96,7 @@ impl Work<'_> {
         let inputs = &self.inputs;
         let claims = inputs.claim_names();
         let pods = self.ports.workloads.pods(&inputs.app.namespace, &inputs.watched, &claims).await?;
-        Ok(pods.iter().any(|pod| pod.ready))
+        Ok(pods.iter().any(|pod| pod.served && inputs.has_data_of(pod)))
     }
 
     pub(super) async fn block(&self) -> Result<(), Failure> {

@@ -337,6 +337,17 @@ fn a_version_that_was_ready_for_a_moment_counts_as_having_served() {
 }
 
 #[test]
+fn a_pod_without_the_data_that_is_ready_all_the_time_is_no_reason_to_ask() {
+    let world = World::new(PLAIN);
+    world.state().behaviours.insert("1.1.0".into(), Behaviour::NeverReady);
+    world.state().frontend = true;
+    let journey = world.upgrade(Trouble::default());
+    assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "verify/healthy"));
+    let expected = FollowUp::RollBack { restore_data: true, loses_writes: false };
+    assert_eq!(journey.follow_up(), expected);
+}
+
+#[test]
 fn a_version_that_soaked_has_served_whatever_its_pods_say_afterwards() {
     let journey = upgrade(PLAIN, "verify/healthy", |state| {
         state.pods.clear();

@@ -77,6 +77,8 @@ pub(super) struct State {
     pub(super) objects: Vec<Object>,
     pub(super) deployment: pods::Deployment,
     pub(super) pods: Vec<pods::Pod>,
+    /// Whether there is also a pod without the data, always ready.
+    pub(super) frontend: bool,
     /// Until when no pod can be made, as when a quota is used up.
     pub(super) no_pods_until: Option<Timestamp>,
     /// When all pods go once, as when a node is lost.
@@ -122,6 +124,7 @@ impl State {
             objects: Object::chain(setup, now),
             deployment: pods::Deployment::new(),
             pods: Vec::new(),
+            frontend: false,
             no_pods_until: None,
             interrupt_in: None,
             unmounts_at: None,

@@ -45,6 +45,7 @@ pub(in crate::app::tests) struct Pod {
     created: Timestamp,
     pub(in crate::app::tests) started: Option<Timestamp>,
     pub(in crate::app::tests) ready: bool,
+    served: bool,
     ends_at: Option<Timestamp>,
     wrote_at: Timestamp,
 }
@@ -88,6 +89,7 @@ impl State {
                 created: now,
                 started: None,
                 ready: false,
+                served: false,
                 ends_at: None,
                 wrote_at: now,
             });
@@ -125,6 +127,7 @@ impl State {
             }
         };
         self.pods[at].ready = ready && pod.ends_at.is_none();
+        self.pods[at].served |= ready;
         if ready && now.duration_since(pod.wrote_at) >= SignedDuration::from_millis(200) {
             self.pods[at].wrote_at = now;
             self.storage.write("data", Write { version: pod.version, acknowledged: true, at: now });
@@ -219,9 +222,19 @@ impl State {
             created: pod.created,
             started: pod.started,
             images: vec![("notes".into(), format!("registry.test/notes:{}", pod.version))],
-            ready: pod.ready,
+            served: pod.served,
             claims: vec!["data".into()],
         };
-        self.pods.iter().map(fact).collect()
+        let frontend = self.frontend.then(|| PodFact {
+            object: ObjectRef::new("", "Pod", "notes", "frontend"),
+            uid: "uid-of-frontend".into(),
+            workload: Some(ObjectRef::new("apps", "Deployment", "notes", "frontend")),
+            created: Timestamp::UNIX_EPOCH,
+            started: Some(Timestamp::UNIX_EPOCH),
+            images: Vec::new(),
+            served: true,
+            claims: Vec::new(),
+        });
+        self.pods.iter().map(fact).chain(frontend).collect()
     }
 }
