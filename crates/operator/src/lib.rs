@@ -5,6 +5,7 @@
 
 pub mod apps;
 mod args;
+mod bounded;
 mod clock;
 mod context;
 mod controller;

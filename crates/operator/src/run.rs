@@ -29,7 +29,7 @@ use crate::events::Events;
 use crate::lease::Elector;
 use crate::metrics::Metrics;
 use crate::rights::OwnRights;
-use crate::{controller, http, manifests, points, sweep};
+use crate::{bounded, controller, http, manifests, points, sweep};
 
 /// How long a volume that a restore replaced is kept.
 const KEEP_REPLACED: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -59,7 +59,10 @@ pub fn main_with(args: Args) -> ExitCode {
         }
     };
     let result = runtime.block_on(async {
-        let client = Client::try_default().await.context("no cluster")?;
+        let mut config = kube::Config::infer().await.context("no cluster")?;
+        // Longer than a watch that has nothing to tell is kept open by a server.
+        config.read_timeout = Some(SILENCE);
+        let client = Client::try_from(config).context("no cluster")?;
         let stop = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -88,6 +91,9 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
         }
     }
 }
+
+/// How long an answer may stop in the middle.
+const SILENCE: Duration = Duration::from_secs(295);
 
 /// Puts something between the operator and Git.
 pub type WrapGit = Box<dyn FnOnce(Arc<dyn GitManager>) -> Arc<dyn GitManager> + Send>;
@@ -125,6 +131,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
     let clock = embedding.clock.clone();
     let term = SignedDuration::from_secs(args.lease_seconds.into());
     let identity = format!("{}_{}", args.identity, embedding.instance);
+    let client = bounded::client(&client, term);
     let mut elector = Elector::new(client.clone(), &args.namespace, identity.clone(), term, clock.clone());
     let context = Arc::new(context(&args, client, embedding, &elector, &identity, &stop)?);
 

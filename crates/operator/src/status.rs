@@ -134,9 +134,9 @@ fn measured(from: Timestamp, until: Timestamp) -> Duration {
     Duration::from_measured(SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX)))
 }
 
-/// From the first suspension to the last resume.
+/// From the first suspension to the last resume (or undone suspension).
 pub fn suspended_for(journal: &Journal) -> Option<Duration> {
-    let from = starts_with(journal, "suspend/").map(|entry| entry.started_at).min()?;
+    let from = starts_with(journal, "suspend/").map(|entry| entry.began_at).min()?;
     let resumed = starts_with(journal, "release/resume/").filter_map(|entry| entry.finished_at).max();
     let undone = starts_with(journal, "suspend/").filter(|entry| entry.state == StepState::Undone);
     let until = resumed.or_else(|| undone.filter_map(|entry| entry.finished_at).max())?;
@@ -145,10 +145,40 @@ pub fn suspended_for(journal: &Journal) -> Option<Duration> {
 
 /// From the first stop to the first ready pod (or the undone stop).
 pub fn down_for(journal: &Journal) -> Option<Duration> {
-    let from = starts_with(journal, "stop/").map(|entry| entry.started_at).min()?;
+    let from = starts_with(journal, "stop/").map(|entry| entry.began_at).min()?;
     let served = journal.evidence("verify/healthy").get("since").and_then(Value::as_str);
     let served: Option<Timestamp> = served.and_then(|text| text.parse().ok());
     let undone = starts_with(journal, "stop/").filter(|entry| entry.state == StepState::Undone);
     let until = served.or_else(|| undone.filter_map(|entry| entry.finished_at).max())?;
     Some(measured(from, until))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn journal(entries: &[Value]) -> Journal {
+        let full = |entry: &Value| {
+            let mut full = json!({"attempt": 1, "begun": true});
+            json_patch::merge(&mut full, entry);
+            full
+        };
+        let entries: Vec<Value> = entries.iter().map(full).collect();
+        serde_json::from_value(json!({"course": "forward", "entries": entries, "planHash": "", "startedAt": at(0)}))
+            .unwrap()
+    }
+
+    fn at(second: u32) -> String {
+        format!("2026-01-01T00:00:{second:02}Z")
+    }
+
+    #[test]
+    fn an_undone_operation_was_suspended_and_down_from_its_first_stop_to_its_last_undo() {
+        let undone = |step: &str, began: u32, started: u32, finished: u32| json!({"step": step, "state": "Undone", "beganAt": at(began), "startedAt": at(started), "finishedAt": at(finished)});
+        let journal = journal(&[undone("suspend/a", 1, 22, 23), undone("stop/deployment/a", 3, 20, 21)]);
+        assert_eq!(suspended_for(&journal).unwrap().to_string(), "22s");
+        assert_eq!(down_for(&journal).unwrap().to_string(), "18s");
+    }
 }

@@ -54,6 +54,17 @@ impl<K: Request> RequestStore<K> {
     }
 }
 
+/// A merge patch keeps fields that it does not name, such as those of a course that was left: they are named, as null.
+fn vacate(before: Option<&Value>, after: &mut Value) {
+    let (Some(Value::Object(before)), Value::Object(after)) = (before, after) else { return };
+    for (key, earlier) in before {
+        match after.get_mut(key) {
+            Some(later) => vacate(Some(earlier), later),
+            None => drop(after.insert(key.clone(), Value::Null)),
+        }
+    }
+}
+
 fn held<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -105,9 +116,12 @@ impl<K: Request> JournalStore for RequestStore<K> {
     ) -> Result<Revision, SaveError> {
         let mut status = status::derive(plan, journal);
         let unwritable = |error: serde_json::Error| Failure::permanent("record-unwritable", error.to_string());
+        let mut written = serde_json::to_value(journal).map_err(unwritable)?;
+        let before = held(&self.loaded).as_ref().map(serde_json::to_value).transpose().map_err(unwritable)?;
+        vacate(before.as_ref(), &mut written);
         if let Value::Object(fields) = &mut status {
             fields.insert("plan".into(), serde_json::to_value(plan).map_err(unwritable)?);
-            fields.insert("journal".into(), serde_json::to_value(journal).map_err(unwritable)?);
+            fields.insert("journal".into(), written);
         }
         let mut metadata = json!({"uid": operation});
         if let (Some(revision), Value::Object(fields)) = (expected, &mut metadata) {
@@ -127,5 +141,21 @@ impl<K: Request> JournalStore for RequestStore<K> {
             Err(error) if error.is_conflict() => Err(SaveError::Conflict),
             Err(error) => Err(SaveError::Failed(failed(&error))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_journal_no_longer_says_is_gone_from_the_stored_one() {
+        let before = json!({"course": {"back": "cancelled"}, "entries": [{"step": "a", "intent": {"x": 1}}], "kept": {"a": {"b": 1}}});
+        let after = json!({"course": {"letGo": {"why": "w"}}, "entries": [{"step": "a"}], "kept": {"a": {"b": 2}}});
+        let mut patch = after.clone();
+        vacate(Some(&before), &mut patch);
+        let mut stored = before;
+        json_patch::merge(&mut stored, &patch);
+        assert_eq!(stored, after);
     }
 }

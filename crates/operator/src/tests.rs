@@ -14,7 +14,9 @@ use kube_sim::{Config, SimServer};
 use serde_json::{Value, from_value, json};
 use tokio_util::sync::CancellationToken;
 use upgrade_core::app::AppStep;
-use upgrade_core::engine::{Engine, Entry, Journal, MemoryStore, Outcome, Plan, Signals, Step, StepState, Tick};
+use upgrade_core::engine::{
+    Cause, Course, Engine, Entry, Journal, MemoryStore, Outcome, Plan, Signals, Step, StepState, Tick,
+};
 use upgrade_core::ports::{Clock, JournalStore as _, ObjectRef};
 use windlass_api::UpgradeRequest;
 use windlass_api::foreign::Kustomization;
@@ -125,6 +127,7 @@ fn entry(step: &str, state: StepState, journal: &Journal) -> Entry {
         retry: false,
         intent: json!({}),
         evidence: json!({}),
+        began_at: journal.started_at,
         started_at: journal.started_at,
         finished_at: None,
         look_again: None,
@@ -134,7 +137,7 @@ fn entry(step: &str, state: StepState, journal: &Journal) -> Entry {
 }
 
 /// A namespace is deleted in the middle of an upgrade whose commit is pushed, before or after the point of no return.
-async fn a_namespace_goes(released: bool, over: bool) {
+async fn a_namespace_goes(released: bool, turned_back: bool, over: bool) {
     let cluster = cluster().await;
     let client = cluster.server.client();
     let roots: Api<Kustomization> = Api::namespaced(client.clone(), "flux-system");
@@ -173,6 +176,9 @@ async fn a_namespace_goes(released: bool, over: bool) {
     if !released {
         journal.entries.pop();
     }
+    if turned_back {
+        journal.course = Course::Back(Cause::Cancelled);
+    }
     let mut status = json!({ "plan": plan, "journal": journal });
     if over {
         let failure = upgrade_core::Failure::permanent("unhealthy", "x");
@@ -202,17 +208,22 @@ async fn a_namespace_goes(released: bool, over: bool) {
 
 #[tokio::test]
 async fn a_namespace_that_goes_before_the_release_keeps_nothing_suspended_outside() {
-    a_namespace_goes(false, false).await;
+    a_namespace_goes(false, false, false).await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_goes_while_an_upgrade_is_undone_keeps_nothing_suspended_outside() {
+    a_namespace_goes(false, true, false).await;
 }
 
 #[tokio::test]
 async fn a_namespace_that_goes_after_the_release_keeps_nothing_suspended_outside() {
-    a_namespace_goes(true, false).await;
+    a_namespace_goes(true, false, false).await;
 }
 
 #[tokio::test]
 async fn a_namespace_that_goes_long_after_a_failure_is_not_kept_by_what_it_left() {
-    a_namespace_goes(true, true).await;
+    a_namespace_goes(true, false, true).await;
 }
 
 #[tokio::test]

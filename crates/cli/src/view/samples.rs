@@ -93,7 +93,7 @@ pub(crate) fn planned_upgrade() -> Request {
 }
 
 pub(crate) fn entry(step: &str, state: &str, waiting_for: &str) -> Value {
-    json!({"step": step, "state": state, "attempt": 1, "begun": true, "startedAt": "2026-11-20T14:29:00Z",
+    json!({"step": step, "state": state, "attempt": 1, "begun": true, "beganAt": "2026-11-20T14:29:00Z", "startedAt": "2026-11-20T14:29:00Z",
         "waitingFor": waiting_for})
 }
 

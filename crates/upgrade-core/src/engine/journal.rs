@@ -54,6 +54,8 @@ pub struct Entry {
     /// What was seen when it was done.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub evidence: Value,
+    /// First begun in any direction.
+    pub began_at: Timestamp,
     /// First begun in the present direction.
     pub started_at: Timestamp,
     /// Ended in the present direction.
@@ -267,6 +269,7 @@ impl Journal {
             retry: false,
             intent: Value::Null,
             evidence: Value::Null,
+            began_at: now,
             started_at: now,
             finished_at: None,
             look_again: None,
@@ -293,6 +296,6 @@ impl Journal {
 impl Entry {
     /// Keeps what is known from earlier attempts: that an effect may exist, and what was seen of it.
     fn after(self, earlier: &Self) -> Self {
-        Self { begun: earlier.begun, evidence: earlier.evidence.clone(), ..self }
+        Self { begun: earlier.begun, began_at: earlier.began_at, evidence: earlier.evidence.clone(), ..self }
     }
 }

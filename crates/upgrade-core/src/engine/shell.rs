@@ -266,11 +266,12 @@ impl Engine<'_> {
         let cx = StepContext { plan, journal: &journal, step, direction, now };
         let mut seen = self.runner.observe(cx).await;
         if let Ok(Observation::Absent(_)) = seen {
+            // The intent may be old: what must hold right before the effect is judged again.
+            let still = if prepared { Ok(()) } else { self.runner.prepare(cx).await.map(|_| ()) };
+            // After that, which may take long, and with nothing between it and the effect.
             if let GuardState::Lost(what) = self.guard.state() {
                 return Err(EngineError::GuardLost(what));
             }
-            // The intent may be old: what must hold right before the effect is judged again.
-            let still = if prepared { Ok(()) } else { self.runner.prepare(cx).await.map(|_| ()) };
             seen = match still {
                 Err(failure) => Err(failure),
                 Ok(()) => match self.runner.act(cx).await {
