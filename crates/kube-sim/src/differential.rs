@@ -1,7 +1,7 @@
 //! The same random requests to two API servers, and a comparison of their answers, field by field.
 //!
 //! Meant for kube-sim against a real server, to find where the simulation lies. Run it against a server without controllers
-//! (etcd and kube-apiserver alone), or their work shows up as differences. See `examples/differential.rs`.
+//! (etcd and kube-apiserver alone), or their work shows up as differences. See `examples/against_a_real_server.rs`.
 
 #![allow(
     clippy::indexing_slicing,

@@ -4,10 +4,12 @@
 pub mod app;
 mod apply;
 mod cluster;
+mod digest;
 pub mod manifests;
 
 pub use apply::apply;
 pub use cluster::{Options, Playground};
+pub use digest::digest;
 
 /// Where the images of the app come from.
 pub const IMAGE_REPOSITORY: &str = "registry.test/notes";

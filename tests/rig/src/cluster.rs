@@ -79,11 +79,6 @@ impl Cluster {
         self.dir.join(name).to_string_lossy().into_owned()
     }
 
-    /// The API server's URL.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
     /// Where the kubeconfig of a user is.
     pub(crate) fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.join("kubeconfigs").join(user.replace([':', '/'], "_"))

@@ -205,12 +205,6 @@ impl Rig {
         self.cluster.audit_log()
     }
 
-    /// The API server's URL.
-    #[must_use]
-    pub fn api_url(&self) -> &str {
-        self.cluster.url()
-    }
-
     /// A client that may do everything.
     #[must_use]
     pub fn admin_client(&self) -> Client {

@@ -45,7 +45,7 @@ pub struct ControllerArgs {
 
 /// Accepted, because a rig starts the real controllers with them.
 #[derive(Debug, Clone, clap::Args)]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the flags are those of the controllers")]
 pub struct Ignored {
     #[arg(long, hide = true)]
     pub metrics_addr: Option<String>,

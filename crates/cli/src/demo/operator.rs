@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
@@ -47,7 +48,8 @@ impl OperatorProcess {
     pub(super) fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
             child.kill()?;
-            child.wait()?;
+            let status = child.wait()?;
+            anyhow::ensure!(status.signal() == Some(9), "the operator had ended by itself: {status}");
             self.killed += 1;
         }
         Ok(())

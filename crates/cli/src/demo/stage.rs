@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use kube_sim::Identity;
@@ -11,7 +11,7 @@ use kube_sim::controllers::GitRemote;
 use kube_sim::server::Listening;
 use tokio::time::Instant;
 use windlass_api::{ManagedApp, OperationStatus, UpgradeRequest};
-use windlass_playground::{Options, Playground, apply, manifests};
+use windlass_playground::{Options, Playground, apply, digest, manifests};
 
 use super::operator::OperatorProcess;
 
@@ -35,6 +35,8 @@ pub(super) struct Stage {
     pub(super) client: Client,
     /// Records that the app has acknowledged.
     pub(super) acknowledged: u64,
+    /// A hash of the volume's bytes before the version that overwrites them, and after its rollback.
+    pub(super) bytes: Vec<String>,
 }
 
 impl Stage {
@@ -70,8 +72,16 @@ impl Stage {
         apply(&client, "a-person", &delivery).await.context("setting up the app")?;
         let mut operator = OperatorProcess::new(operators, &folder);
         operator.start()?;
-        let stage =
-            Self { operator, person, _operators_door: operators_door, repository, playground, client, acknowledged: 0 };
+        let stage = Self {
+            operator,
+            person,
+            _operators_door: operators_door,
+            repository,
+            playground,
+            client,
+            acknowledged: 0,
+            bytes: Vec::new(),
+        };
         stage.runs("1.0.0").await?;
         stage.operator_leads().await?;
         Ok(stage)
@@ -115,6 +125,25 @@ impl Stage {
             }
             self.acknowledged += 1;
         }
+        Ok(())
+    }
+
+    /// The app's volume: its name, and its handle at the driver.
+    pub(super) async fn volume(&self) -> anyhow::Result<(PersistentVolume, String)> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), APP);
+        let found = claims.list(&ListParams::default()).await?.items;
+        let [claim] = found.as_slice() else { bail!("{} claims", found.len()) };
+        let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).context("the claim is not bound")?;
+        let volume = Api::<PersistentVolume>::all(self.client.clone()).get(&name).await?;
+        let handle = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref()).map(|csi| csi.volume_handle.clone());
+        Ok((volume, handle.context("not a CSI volume")?))
+    }
+
+    /// Notes what is on the volume, while nobody writes.
+    pub(super) async fn note_bytes(&mut self) -> anyhow::Result<()> {
+        let (_, handle) = self.volume().await?;
+        let folder = self.playground.driver().volume_folder(&handle).context("the volume has no folder")?;
+        self.bytes.push(digest(&folder)?);
         Ok(())
     }
 

@@ -31,9 +31,11 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
     say(session, "50 more records were acknowledged by 1.1.0.")?;
 
     act(session, "2. A version that overwrites its data and never becomes ready")?;
+    stage.note_bytes().await?;
     let exit = windlass(session, &stage, "upgrade app notes -n notes --to 3.0.0 --reason demo").await?;
     checks::expect(exit, Exit::AsBefore)?;
     stage.runs("1.1.0").await?;
+    stage.note_bytes().await?;
     say(session, "Exit code 4: not reached; data and Git are as before, 1.1.0 runs, and 3.0.0 is blocked.")?;
     stage.write(50).await?;
 

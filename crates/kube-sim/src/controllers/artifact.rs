@@ -57,7 +57,7 @@ impl ArtifactStore for MemoryArtifacts {
 /// `status.artifact` of a Flux source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields are those of the API")]
 pub struct Artifact {
     pub path: String,
     pub url: String,

@@ -23,7 +23,7 @@ pub struct ChartRegistry {
 /// What `Chart.yaml` says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[allow(missing_docs)]
+#[allow(missing_docs, reason = "the fields are those of Chart.yaml")]
 pub struct ChartMetadata {
     pub name: String,
     pub version: String,

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
+use kube_sim::controllers::pods::node::NODE_STATUS_LAG;
 use kube_sim::controllers::pods::status::{self, Kind, Reporter};
 use kube_sim::controllers::pods::volumes::{self, PodVolumes};
 use tokio::sync::watch;
@@ -53,8 +54,12 @@ async fn live(context: &Arc<Context>, pod: &Arc<Pod>, uid: &str, mut updates: wa
     reporter.end();
     retry(|| reporter.publish()).await;
     if !volumes.claims.is_empty() {
-        retry(|| context.in_use.remove(uid)).await;
         context.log.write(&entry(pod, &volumes, Event::VolumeReleased));
+        let (context, uid) = (Arc::clone(context), uid.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(NODE_STATUS_LAG).await;
+            retry(|| context.in_use.remove(&uid)).await;
+        });
     }
     if let Err(error) = std::fs::remove_dir_all(&dir)
         && error.kind() != std::io::ErrorKind::NotFound

@@ -1,6 +1,7 @@
 //! The node object: registration, and the volumes in use. Any small kubelet can use [`ready_status`] and [`VolumesInUse`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -10,6 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 const MANAGER: &str = "kubelet";
+
+/// How long a node still reports a volume that nothing uses any more, also when the pod is gone from the API: a kubelet says so with
+/// its next status, up to ten seconds later.
+pub const NODE_STATUS_LAG: Duration = Duration::from_millis(300);
 
 /// Makes the Node exist, ready and schedulable. Its conditions are not renewed: nothing here ends a node that is silent.
 pub(super) async fn register(client: &Client, name: &str, now: Timestamp) -> kube::Result<()> {
@@ -62,8 +67,8 @@ pub fn ready_status(name: &str, now: Timestamp) -> Value {
     }})
 }
 
-/// `status.volumesInUse` of the node: a volume is listed before the first container that uses it starts, and until after the
-/// last one has ended.
+/// `status.volumesInUse` of the node: a volume is listed before the first container that uses it starts, and until some time after
+/// the last one has ended.
 pub struct VolumesInUse {
     client: Client,
     node: String,

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::container::{self, grace};
+use super::node::NODE_STATUS_LAG;
 use super::runlog::{Entry, Event, PodRef};
 use super::status::{self, Kind, Reporter};
 use super::volumes::{self, PodVolumes};
@@ -66,9 +67,12 @@ async fn live(context: &Arc<Context>, pod: &Arc<Pod>, mut updates: watch::Receiv
     reporter.end();
     retry(|| reporter.publish()).await;
     if !volumes.claims.is_empty() {
-        let uid = pod.uid().unwrap_or_default();
-        retry(|| context.in_use.remove(&uid)).await;
         context.record(entry(pod, &volumes, Event::VolumeReleased));
+        let (context, uid) = (Arc::clone(context), pod.uid().unwrap_or_default());
+        tokio::spawn(async move {
+            sleep(NODE_STATUS_LAG).await;
+            retry(|| context.in_use.remove(&uid)).await;
+        });
     }
     if let Err(error) = std::fs::remove_dir_all(&dir)
         && error.kind() != std::io::ErrorKind::NotFound

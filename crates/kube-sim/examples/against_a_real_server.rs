@@ -1,4 +1,4 @@
-//! Compares kube-sim with a real API server: `cargo run -p kube-sim --example differential -- KUBECONFIG [SEEDS] [STEPS]`.
+//! Compares kube-sim with a real API server: `cargo run -p kube-sim --example against_a_real_server -- KUBECONFIG [SEEDS] [STEPS]`.
 //! The server should be a bare etcd and kube-apiserver; controllers change objects under the comparison.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "its output is its purpose")]
 
@@ -33,7 +33,7 @@ fn ignore_existing<T>(result: kube::Result<T>) -> kube::Result<()> {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let Some(path) = arguments.next() else {
-        eprintln!("usage: differential KUBECONFIG [SEEDS] [STEPS]");
+        eprintln!("usage: against_a_real_server KUBECONFIG [SEEDS] [STEPS]");
         std::process::exit(2);
     };
     let seeds: u64 = arguments.next().map_or(Ok(20), |s| s.parse())?;
