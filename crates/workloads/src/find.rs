@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use kube::core::DynamicObject;
 use serde_json::Value;
 use upgrade_core::ports::{ObjectRef, WorkloadFacts, WorkloadKind};
+use windlass_api::foreign::kept_from_git;
 
 use crate::objects::{claims, controller, ended, images, owner_object, stateful_set_claims};
 
@@ -79,7 +80,7 @@ pub(crate) fn find(everything: &Everything, own: &Own, asked: &[String]) -> Vec<
             let mounts = candidate.facts.claims.iter().any(|claim| theirs.contains(claim));
             let mut facts = candidate.facts;
             if mounts {
-                facts.refusals = candidate.dangers;
+                facts.refusals.extend(candidate.dangers);
             }
             (facts.delivered || mounts).then_some(facts)
         })
@@ -182,6 +183,7 @@ impl Candidates<'_> {
         let object = ObjectRef::new(group, &format!("{kind:?}"), &self.everything.namespace, &name);
         let uid = meta.uid.clone().unwrap_or_default();
         self.by_uid.insert(uid.clone(), object.clone());
+        let delivered = self.own.delivers(&object, meta);
         let facts = WorkloadFacts {
             object: object.clone(),
             uid,
@@ -189,9 +191,9 @@ impl Candidates<'_> {
             replicas,
             suspend: None,
             claims: template.map(|spec| claims(spec, None)).unwrap_or_default(),
-            delivered: self.own.delivers(&object, meta),
+            delivered,
             images: template.map(images).unwrap_or_default(),
-            refusals: Vec::new(),
+            refusals: frozen(meta).filter(|_| delivered).into_iter().collect(),
             warnings: Vec::new(),
         };
         self.found.insert(object.clone(), Candidate { facts, dangers: Vec::new() });
@@ -285,6 +287,19 @@ impl Candidates<'_> {
         let object = ObjectRef::new(group, kind, &self.everything.namespace, name);
         self.found.contains_key(&object).then_some(object)
     }
+}
+
+/// What somebody wrote on a workload that keeps its Kustomization from applying it. What a chart made is not applied by one.
+fn frozen(meta: &ObjectMeta) -> Option<(String, String)> {
+    fn get<'m>(of: Option<&'m BTreeMap<String, String>>, key: &str) -> Option<&'m str> {
+        of.and_then(|all| all.get(key)).map(String::as_str)
+    }
+    let (annotations, labels) = (meta.annotations.as_ref(), meta.labels.as_ref());
+    if get(labels, "helm.toolkit.fluxcd.io/name").is_some() {
+        return None;
+    }
+    let mark = kept_from_git(|key| get(annotations, key), |key| get(labels, key))?;
+    Some(("frozen".into(), format!("has {mark}, so Git does not reach it")))
 }
 
 /// Whether a ScaledObject leaves a workload at 0 alone.

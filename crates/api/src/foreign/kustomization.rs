@@ -7,6 +7,30 @@ use serde_json::Value;
 
 use super::Inventory;
 
+/// Where `disabled` keeps kustomize-controller from applying an object, as an annotation or a label.
+pub const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
+/// Our mark beside such an annotation: we wrote it, and we alone take it away.
+pub const KEPT_BY_US: &str = "upgrades.windlass.dev/kept-from-git";
+
+/// What somebody else wrote on an object that keeps kustomize-controller from applying it, as `key: value`. It reads annotations
+/// and labels, in any case of letters.
+#[must_use]
+pub fn kept_from_git<'a>(
+    annotation: impl Fn(&str) -> Option<&'a str>,
+    label: impl Fn(&str) -> Option<&'a str>,
+) -> Option<String> {
+    const SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
+    let says = |value: Option<&'a str>, words: &[&str]| {
+        value.filter(|value| words.iter().any(|word| value.eq_ignore_ascii_case(word)))
+    };
+    let ours = annotation(KEPT_BY_US).is_some();
+    let found = says(annotation(RECONCILE).filter(|_| !ours), &["disabled"]).or(says(label(RECONCILE), &["disabled"]));
+    let ssa = ["ignore", "ifnotpresent"];
+    let found = found.map(|value| (RECONCILE, value));
+    let found = found.or_else(|| Some((SSA, says(annotation(SSA), &ssa).or(says(label(SSA), &ssa))?)));
+    found.map(|(key, value)| format!("{key}: {value}"))
+}
+
 /// What should be applied.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -104,4 +128,30 @@ pub struct KustomizationStatus {
     /// Ready, Healthy, Reconciling and Stalled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_kept_from_git_by_an_annotation_or_a_label_that_is_not_ours() {
+        type Marks = &'static [(&'static str, &'static str)];
+        const SSA: &str = "kustomize.toolkit.fluxcd.io/ssa";
+        let cases: [(Marks, Marks, bool); 8] = [
+            (&[(RECONCILE, "Disabled")], &[], true),
+            (&[(RECONCILE, "disabled"), (KEPT_BY_US, "true")], &[], false),
+            (&[(RECONCILE, "disabled"), (KEPT_BY_US, "true")], &[(RECONCILE, "disabled")], true),
+            (&[], &[(RECONCILE, "disabled")], true),
+            (&[(RECONCILE, "enabled")], &[], false),
+            (&[(SSA, "IfNotPresent")], &[], true),
+            (&[], &[(SSA, "Ignore")], true),
+            (&[(SSA, "Merge"), ("kustomize.toolkit.fluxcd.io/prune", "disabled")], &[], false),
+        ];
+        for (annotations, labels, kept) in cases {
+            let get = |of: Marks| move |key: &str| of.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+            let found = kept_from_git(get(annotations), get(labels));
+            assert_eq!(found.is_some(), kept, "{annotations:?} {labels:?}: {found:?}");
+        }
+    }
 }

@@ -13,7 +13,9 @@ pub use helm_release::{
     ChartReference, ChartTemplate, ChartTemplateSpec, HelmAction, HelmRelease, HelmReleaseSnapshot, HelmReleaseSpec,
     HelmReleaseStatus, HelmStrategy, Remediation, ValuesReference,
 };
-pub use kustomization::{Kustomization, KustomizationSpec, KustomizationStatus, SourceReference};
+pub use kustomization::{
+    KEPT_BY_US, Kustomization, KustomizationSpec, KustomizationStatus, RECONCILE, SourceReference, kept_from_git,
+};
 pub use snapshot::{
     SnapshotError, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotClassFields, VolumeSnapshotContent,
     VolumeSnapshotContentSource, VolumeSnapshotContentSpec, VolumeSnapshotContentStatus, VolumeSnapshotReference,

@@ -3,7 +3,9 @@
 use serde_json::Value;
 use upgrade_core::ports::{DeliveryObject, DeliveryRole, ObjectRef, Readiness, SourceFacts};
 use windlass_api::call::FIELD_MANAGER;
-use windlass_api::foreign::{GitRepository, HelmAction, HelmRelease, InventoryEntry, Kustomization, SourceReference};
+use windlass_api::foreign::{
+    GitRepository, HelmAction, HelmRelease, InventoryEntry, Kustomization, RECONCILE, SourceReference, kept_from_git,
+};
 use windlass_api::{Condition, READY, condition};
 
 use super::error::FluxError;
@@ -79,12 +81,8 @@ fn declares_suspend(live: &Live) -> bool {
 /// What is written on the object that keeps Git from reaching it, or gives it to somebody else.
 fn marks(live: &Live) -> Vec<Refusal> {
     let mut found = Vec::new();
-    if is_frozen(live) {
-        found.push(refusal("frozen", format!("has {RECONCILE}: {DISABLED}, so Git does not reach it")));
-    }
-    let ssa = live.annotation("kustomize.toolkit.fluxcd.io/ssa").unwrap_or_default();
-    if ["ignore", "ifnotpresent"].contains(&ssa.to_ascii_lowercase().as_str()) {
-        found.push(refusal("frozen", format!("has kustomize.toolkit.fluxcd.io/ssa: {ssa}, so Git does not reach it")));
+    if let Some(mark) = kept_by_others(live) {
+        found.push(refusal("frozen", format!("has {mark}, so Git does not reach it")));
     }
     for (label, owner) in [
         ("helm.toolkit.fluxcd.io/name", "a HelmRelease"),
@@ -99,10 +97,13 @@ fn marks(live: &Live) -> Vec<Refusal> {
     found
 }
 
-/// Keeps kustomize-controller from applying one live object.
-pub(super) const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
-/// The value of [`RECONCILE`] that does.
+/// The value of [`RECONCILE`] that keeps kustomize-controller from applying one live object.
 pub(super) const DISABLED: &str = "disabled";
+
+/// What somebody else wrote on the object that keeps kustomize-controller from applying it.
+pub(super) fn kept_by_others(live: &Live) -> Option<String> {
+    kept_from_git(|key| live.annotation(key), |key| live.label(key))
+}
 
 /// Whether kustomize-controller passes the object over. It looks at annotations and labels, in any case of letters.
 pub(super) fn is_frozen(live: &Live) -> bool {

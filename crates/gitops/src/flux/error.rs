@@ -54,6 +54,14 @@ pub enum FluxError {
         /// The operation that wanted to write.
         operation: String,
     },
+    /// Somebody else keeps kustomize-controller from applying it.
+    #[error("{object} has {mark}, which is not ours; nothing was written on it")]
+    KeptByOthers {
+        /// The object.
+        object: String,
+        /// What is written on it, as `key: value`.
+        mark: String,
+    },
     /// It changed between reading and writing, several times in a row.
     #[error("{object} changed while it was being written, {attempts} times in a row; nothing was written on it")]
     ChangedMeanwhile {
@@ -114,6 +122,7 @@ impl Coded for FluxError {
             Self::SuspendedByOthers { .. } => "suspended-by-others",
             Self::HeldByOther { .. } => "held-by-other-operation",
             Self::HoldLost { .. } => "hold-lost",
+            Self::KeptByOthers { .. } => "frozen",
             Self::ChangedMeanwhile { .. } => "changed-meanwhile",
             Self::Unsupported { .. } => "delivery-unsupported",
             Self::Cycle { .. } => "delivery-cycle",
@@ -136,6 +145,9 @@ impl Coded for FluxError {
             }
             Self::HeldByOther { holder, .. } => format!("Wait for operation {holder} to end, or cancel it."),
             Self::HoldLost { object, .. } => format!("Find out who removed our annotations from {object}."),
+            Self::KeptByOthers { object, .. } => {
+                format!("Find out why {object} is kept from being applied, and remove the mark.")
+            }
             Self::ChangedMeanwhile { object, .. } => format!("See who keeps writing {object}, if this goes on."),
             Self::Unsupported { .. } => "Name a HelmRelease or a Kustomization of Flux, with its namespace.".into(),
             Self::Cycle { .. } => "Let each Kustomization be applied by one that does not depend on it.".into(),

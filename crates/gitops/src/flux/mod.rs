@@ -32,7 +32,7 @@ use upgrade_core::ports::{
     AppRef, Applied, Carrier, CarrierKind, Delivery, DeliveryFacts, Hold, ObjectRef, PinValue, Suspension,
     TemplateMatch,
 };
-use windlass_api::foreign::{HelmRelease, Kustomization, SourceReference};
+use windlass_api::foreign::{HelmRelease, KEPT_BY_US, Kustomization, RECONCILE, SourceReference};
 
 use applied::{ManifestsReading, PinReading, Reading, ReleaseReading};
 pub use error::FluxError;
@@ -373,16 +373,22 @@ impl Delivery for FluxDelivery {
     }
 
     async fn freeze(&self, workload: &ObjectRef, uid: &str, frozen: bool) -> Result<(), Failure> {
-        let value = frozen.then_some(chain::DISABLED);
         let decide = |live: &Live| {
-            let is_there = live.annotation(chain::RECONCILE) == value;
-            Ok((!is_there).then(|| json!({ "metadata": { "annotations": { chain::RECONCILE: value } } })))
+            let others = chain::kept_by_others(live).filter(|_| frozen);
+            if let Some(mark) = others {
+                return Err(FluxError::KeptByOthers { object: workload.to_string(), mark });
+            }
+            let (value, ours) = (frozen.then_some(chain::DISABLED), frozen.then_some("true"));
+            let is_ours = live.annotation(KEPT_BY_US).is_some();
+            let is_there = if frozen { is_ours && chain::is_frozen(live) } else { !is_ours };
+            Ok((!is_there).then(|| json!({ "metadata": { "annotations": { RECONCILE: value, KEPT_BY_US: ours } } })))
         };
         Ok(self.objects.edit(workload, uid, decide).await?)
     }
 
     async fn is_frozen(&self, workload: &ObjectRef) -> Result<bool, Failure> {
-        Ok(chain::is_frozen(&self.objects.get(workload).await?))
+        let live = self.objects.get(workload).await?;
+        Ok(live.annotation(KEPT_BY_US).is_some() && chain::is_frozen(&live))
     }
 
     async fn template(

@@ -73,6 +73,12 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
         verdict.warnings.extend(object.warnings.iter().map(|warning| format!("{}: {warning}", object.object)));
         parent_is_ready(&mut verdict, object);
     }
+    for workload in facts.workloads.iter().filter(|workload| workload.delivered) {
+        // Also when it mounts nothing: the version would not reach it.
+        for (code, message) in workload.refusals.iter().filter(|(code, _)| code == "frozen") {
+            verdict.refuse(code, format!("{}: {message}", workload.object), "");
+        }
+    }
     ships_along(&mut verdict, facts);
     left_out(&mut verdict, &ask.app, facts);
     accepted(&mut verdict, &ask.app, changes::changes(facts));

@@ -227,9 +227,10 @@ pub trait Delivery: Send + Sync {
     ) -> Result<Vec<Carrier>, Failure>;
     /// The commit `object` (a manifests object) last tried to apply, if any.
     async fn attempted(&self, object: &ObjectRef) -> Result<Option<String>, Failure>;
-    /// Keeps the tool from applying one live object, or lets it again. Only the mark is written.
+    /// Keeps the tool from applying one live object, or lets it again. Only the mark is written, and only a mark of ours is taken
+    /// away. Errors: `frozen` when somebody else keeps it from being applied.
     async fn freeze(&self, workload: &ObjectRef, uid: &str, frozen: bool) -> Result<(), Failure>;
-    /// Whether the tool is kept from applying this live object.
+    /// Whether a mark of ours keeps the tool from applying this live object.
     async fn is_frozen(&self, workload: &ObjectRef) -> Result<bool, Failure>;
     /// Whether the live pod template of `workload` is the one that `pins` ask for.
     async fn template(

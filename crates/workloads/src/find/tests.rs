@@ -138,6 +138,30 @@ fn what_cannot_be_stopped_is_refused_by_its_name_but_only_if_it_mounts_a_claim()
 }
 
 #[test]
+fn what_somebody_keeps_from_git_is_refused_whether_it_mounts_a_claim_or_not() {
+    const RECONCILE: &str = "kustomize.toolkit.fluxcd.io/reconcile";
+    let own = Own {
+        objects: vec![ObjectRef::new("kustomize.toolkit.fluxcd.io", "Kustomization", "flux-system", "notes")],
+        inventory: BTreeSet::new(),
+    };
+    let mut labels = json!({
+        "kustomize.toolkit.fluxcd.io/name": "notes", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"
+    });
+    let with = |labels: &Value, annotations: Value| {
+        let mut all = world();
+        all.deployments = vec![deployment("notes", "data", &json!({ "labels": labels, "annotations": annotations }))];
+        all.deployments[0].spec.as_mut().unwrap().template.spec.as_mut().unwrap().volumes = None;
+        seen(&all, &own, &[])
+    };
+    let ours = json!({ RECONCILE: "disabled", "upgrades.windlass.dev/kept-from-git": "true" });
+    assert_eq!(with(&labels, json!({})), ["Deployment notes own [] []"]);
+    assert_eq!(with(&labels, json!({ RECONCILE: "disabled" })), ["Deployment notes own [] [frozen]"]);
+    assert_eq!(with(&labels, ours), ["Deployment notes own [] []"], "an earlier operation left it");
+    labels[RECONCILE] = "disabled".into();
+    assert_eq!(with(&labels, json!({})), ["Deployment notes own [] [frozen]"]);
+}
+
+#[test]
 fn jobs_matter_while_they_run() {
     let job = |suspend: bool, conditions: Value| -> Job {
         as_is(json!({

@@ -87,6 +87,10 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
         ("when-scaled-delete", |_, facts| {
             facts.workloads[0].refusals.push(("when-scaled-delete".into(), "it would delete the claims".into()));
         }),
+        ("frozen", |_, facts| {
+            facts.workloads[0].claims.clear();
+            facts.workloads[0].refusals.push(("frozen".into(), "has reconcile: disabled".into()));
+        }),
         ("not-csi", |_, facts| facts.claims[0].refusals.push(("not-csi".into(), "a hostPath".into()))),
     ];
     for (code, change) in cases {
