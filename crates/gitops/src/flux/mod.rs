@@ -14,6 +14,7 @@ mod inspect;
 mod kustomize;
 mod live;
 mod pins;
+mod plain;
 mod release;
 mod render;
 mod revision;
@@ -53,6 +54,13 @@ impl Default for FluxOptions {
     fn default() -> Self {
         Self { namespaces: BTreeSet::from(["flux-system".to_owned()]) }
     }
+}
+
+/// What the pins carried, and what they shall carry.
+#[derive(Clone, Copy)]
+struct Changes<'p> {
+    from: &'p [PinValue],
+    to: &'p [PinValue],
 }
 
 /// Delivery through Flux.
@@ -138,7 +146,8 @@ impl FluxDelivery {
         &self,
         own: &[ObjectRef],
         workload: &ObjectRef,
-        pins: &[PinValue],
+        pins: Changes<'_>,
+        asked: &str,
     ) -> Result<TemplateMatch, FluxError> {
         let pointer = pins::template_pointer(workload).ok_or_else(|| FluxError::Unsupported {
             object: workload.to_string(),
@@ -151,9 +160,9 @@ impl FluxDelivery {
         let deliverer = named.into_iter().flatten().find(|object| own.contains(object));
         let deliverer = deliverer.ok_or_else(|| FluxError::NotDelivered { workload: workload.to_string() })?;
         let verdict = if deliverer.group == HELM {
-            self.release_template(&deliverer, &live, pointer, pins).await?
+            self.release_template(&deliverer, &live, pointer, pins.to).await?
         } else {
-            self.manifests_template(own, &deliverer, &live, pins).await?
+            self.manifests_template(own, &deliverer, &live, pins, asked).await?
         };
         Ok(match verdict {
             Ok(()) => TemplateMatch::Target {
@@ -180,53 +189,56 @@ impl FluxDelivery {
             .and_then(|()| release::has_template(&stored, workload, pointer)))
     }
 
-    /// Plain manifests are nowhere stored as rendered: the pins of the workload must show, and where it has none, what was
-    /// last tried must at least be what the source has.
+    /// Plain manifests are nowhere stored as rendered: the pins of the workload must show. Where none of them changes, what they
+    /// show was there before, and its Kustomization must have applied what there is since it was asked.
     async fn manifests_template(
         &self,
         own: &[ObjectRef],
         deliverer: &ObjectRef,
         workload: &Live,
-        pins: &[PinValue],
+        pins: Changes<'_>,
+        asked: &str,
     ) -> Result<Result<(), String>, FluxError> {
         if chain::is_frozen(workload) {
             return Ok(Err(format!("{} is kept from being applied", workload.object)));
         }
         let own = self.own(own).await?;
         let owned: Vec<Own> = own.iter().map(|(_, owned)| owned.clone()).collect();
-        let mut has_pins = false;
-        for PinValue { pin, value } in pins {
-            let shows = match pins::place(pin, &owned) {
-                Place::Field { object, path, .. } if object == workload.object => {
-                    pins::lookup(&workload.json, &path).and_then(|found| pins::shown(found, pin.part))
-                }
+        let kustomization = own.iter().map(|(live, _)| live).find(|live| live.object == *deliverer);
+        let Some(kustomization) = kustomization else {
+            return Err(FluxError::NotDelivered { workload: workload.object.to_string() });
+        };
+        let mut is_proven = false;
+        for wanted in pins.to {
+            let PinValue { pin, value } = wanted;
+            let shown_in =
+                |live: &Live, path| pins::lookup(&live.json, path).and_then(|found| pins::shown(found, pin.part));
+            let (shows, is_its_own) = match pins::place(pin, &owned) {
+                Place::Field { object, path, .. } if object == workload.object => (shown_in(workload, &path), true),
+                // What is substituted or patched in stands in the Kustomization, and in the workload only when that is applied.
+                Place::Field { object, path, .. } if object == *deliverer => (shown_in(kustomization, &path), false),
                 Place::Images { workloads, image, .. } if workloads.contains(&workload.object) => {
                     match pins::image_shown(workload, &image, pin.part, &pin.field) {
-                        Some(shows) => shows,
+                        Some(shows) => (shows, true),
                         None => continue,
                     }
                 }
                 _ => continue,
             };
-            has_pins = true;
             if shows.as_ref() != Some(value) {
+                let object = if is_its_own { &workload.object } else { deliverer };
                 let shows = shows.as_deref().unwrap_or("nothing that can be read");
-                return Ok(Err(format!("{} shows {shows} for {}, not {value}", workload.object, pin.component)));
+                return Ok(Err(format!("{object} shows {shows} for {}, not {value}", pin.component)));
             }
+            is_proven |= is_its_own && pins.from.iter().any(|before| before.pin == *pin && before.value != *value);
         }
-        if has_pins {
+        if is_proven {
             return Ok(Ok(()));
         }
-        let live = self.objects.get(deliverer).await?;
-        let kustomization: Kustomization = live.typed()?;
-        let attempted = kustomization.status.unwrap_or_default().last_attempted_revision;
-        let source = self.git_source(&kustomization.spec.source_ref, &deliverer.namespace).await?;
+        let typed: Kustomization = kustomization.typed()?;
+        let source = self.git_source(&typed.spec.source_ref, &deliverer.namespace).await?;
         let fetched = source.map(|live| live.text("/status/artifact/revision").to_owned());
-        Ok(if attempted.is_some() && attempted == fetched {
-            Ok(())
-        } else {
-            Err(format!("{deliverer} has not tried yet what its source has"))
-        })
+        Ok(plain::has_applied(deliverer, &typed, fetched.as_deref(), asked))
     }
 
     async fn git_source(&self, reference: &SourceReference, namespace: &str) -> Result<Option<Live>, FluxError> {
@@ -333,7 +345,11 @@ impl Delivery for FluxDelivery {
     }
 
     async fn poke(&self, object: &ObjectRef, token: &str) -> Result<(), Failure> {
-        // Right whatever the object is by now, and a no-op for the API server when it is there already.
+        let live = self.objects.get(object).await?;
+        if plain::is_asked(&live, token) {
+            return Ok(());
+        }
+        // Right whatever the object is by now.
         let patch = json!({ "metadata": { "annotations": { REQUESTED_AT: token } } });
         Ok(self.objects.merge(object, &patch).await?)
     }
@@ -393,12 +409,13 @@ impl Delivery for FluxDelivery {
 
     async fn template(
         &self,
-        _app: &AppRef,
         own: &[ObjectRef],
         workload: &ObjectRef,
-        pins: &[PinValue],
+        from: &[PinValue],
+        to: &[PinValue],
+        asked: &str,
     ) -> Result<TemplateMatch, Failure> {
-        Ok(self.do_template(own, workload, pins).await?)
+        Ok(self.do_template(own, workload, Changes { from, to }, asked).await?)
     }
 
     async fn applied(

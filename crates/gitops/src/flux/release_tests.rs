@@ -99,7 +99,9 @@ fn the_live_template_is_compared_with_the_manifest_of_the_same_object() {
         json: json!({ "spec": { "template": template(tag) } }),
     };
     assert_eq!(has_template(&stored(), &live("2.0"), "/spec/template"), Ok(()));
-    assert!(has_template(&stored(), &live("1.0"), "/spec/template").unwrap_err().contains("containers[0].image is not"));
+    assert!(
+        has_template(&stored(), &live("1.0"), "/spec/template").unwrap_err().contains("containers[0].image is not")
+    );
     let other = Live { object: ObjectRef::new("apps", "Deployment", "notes", "notes"), ..live("2.0") };
     assert!(has_template(&stored(), &other, "/spec/template").unwrap_err().contains("has no Deployment notes/notes"));
     let elsewhere = Release { namespace: "elsewhere".into(), ..stored() };

@@ -26,6 +26,8 @@ use super::fixtures::{
 use super::live::{Live, Objects, REQUESTED_AT, known};
 use super::{FluxDelivery, FluxOptions, FluxRenderer};
 
+mod plain;
+
 /// How long each request takes.
 const LATENCY: Duration = Duration::from_millis(10);
 
@@ -150,7 +152,7 @@ impl World {
     }
 
     async fn template(&self, own: ObjectRef, pins: &[PinValue]) -> TemplateMatch {
-        self.delivery.template(&app(), &[own], &web(), pins).await.unwrap()
+        self.delivery.template(&[own], &web(), &[], pins, "op/start").await.unwrap()
     }
 }
 
@@ -360,52 +362,8 @@ async fn the_template_of_a_release_is_the_newest_stored_ones() {
     world.store_release(11, "pending-upgrade", "1.0.0", "2.0").await;
     let TemplateMatch::Not(why) = world.template(own.clone(), &release_pins()).await else { panic!("the target") };
     assert!(why.contains("is of chart 1.0.0"), "{why}");
-    let failure = world.delivery.template(&app(), &[apps_object()], &web(), &[]).await.unwrap_err();
+    let failure = world.delivery.template(&[apps_object()], &web(), &[], &[], "op/start").await.unwrap_err();
     assert_eq!(failure.code, "workload-not-delivered");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_template_of_plain_manifests_is_told_by_its_pins() {
-    let world = World::new().await;
-    let labels = json!({ "metadata": { "labels": {
-        "helm.toolkit.fluxcd.io/name": null,
-        "kustomize.toolkit.fluxcd.io/name": "apps",
-        "kustomize.toolkit.fluxcd.io/namespace": "flux-system"
-    } } });
-    world.change(&web(), labels).await;
-    let image = |value: &str| {
-        let mut pin = pin("image/notes", "Deployment/web", "spec.template.spec.containers[name=web].image", value);
-        pin.pin.part = PinPart::Tag;
-        pin
-    };
-    let kustomized = |value: &str| pin("image/notes", "#0", "images[name=notes].newTag", value);
-    for (pins, is_target) in [
-        (vec![image("2.0")], true),
-        (vec![image("2.1")], false),
-        (vec![kustomized("2.0")], true),
-        (vec![kustomized("2.1")], false),
-        (vec![image("2.0"), kustomized("2.1")], false),
-        (vec![], true),
-    ] {
-        let found = world.template(apps_object(), &pins).await;
-        assert_eq!(matches!(found, TemplateMatch::Target { .. }), is_target, "{pins:?}: {found:?}");
-    }
-    // Without a pin of its own, a workload is as it should be only when what the source has was tried.
-    world.status(&apps_object(), json!({ "lastAttemptedRevision": revision(OLDER) })).await;
-    assert!(matches!(world.template(apps_object(), &[]).await, TemplateMatch::Not(_)));
-    assert_eq!(world.delivery.attempted(&apps_object()).await.unwrap().as_deref(), Some(OLDER));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_frozen_workload_is_marked_and_never_the_target() {
-    let world = World::new().await;
-    let uid = world.uid(&web()).await;
-    for frozen in [true, true, false, false] {
-        world.delivery.freeze(&web(), &uid, frozen).await.unwrap();
-        assert_eq!(world.delivery.is_frozen(&web()).await.unwrap(), frozen);
-    }
-    assert_eq!(world.read(&web()).await.json.pointer("/metadata/annotations"), None);
-    assert_eq!(code(world.delivery.freeze(&web(), "other", true).await).0, "object-replaced");
 }
 
 #[tokio::test(start_paused = true)]

@@ -215,7 +215,8 @@ pub trait Delivery: Send + Sync {
         as_found: Option<bool>,
         token: &str,
     ) -> Result<(), Failure>;
-    /// Asks the tool to look at `object` (a source or a delivery object) now.
+    /// Asks the tool to look at `object` (a source or a delivery object) now. A token of the same family (all before its last slash)
+    /// that is not answered yet stands: what is asked all the time is never seen to have answered.
     async fn poke(&self, object: &ObjectRef, token: &str) -> Result<(), Failure>;
     /// Where the pinned versions show at this moment. Pins are mapped to live objects as `inspect` found them.
     async fn carriers(
@@ -232,13 +233,16 @@ pub trait Delivery: Send + Sync {
     async fn freeze(&self, workload: &ObjectRef, uid: &str, frozen: bool) -> Result<(), Failure>;
     /// Whether a mark of ours keeps the tool from applying this live object.
     async fn is_frozen(&self, workload: &ObjectRef) -> Result<bool, Failure>;
-    /// Whether the live pod template of `workload` is the one that `pins` ask for.
+    /// Whether the live pod template of `workload` is the one that `to` asks for. A pin that changed from `from` and shows in it
+    /// proves that; where none does, an answer to a token that begins with `asked` has to: such tokens were given to `poke` only
+    /// since nothing of ours keeps the tool from applying the workload.
     async fn template(
         &self,
-        app: &AppRef,
         own: &[ObjectRef],
         workload: &ObjectRef,
-        pins: &[PinValue],
+        from: &[PinValue],
+        to: &[PinValue],
+        asked: &str,
     ) -> Result<TemplateMatch, Failure>;
     /// Whether everything from the sources down to the app's own objects carries out `pins`, and says so itself.
     /// `contains` are the commits that are ours or contain it (decided by ancestry); an artifact or an applied revision of any

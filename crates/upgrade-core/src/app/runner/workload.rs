@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Work, gone, replaced};
 use crate::Failure;
-use crate::app::PlannedWorkload;
+use crate::app::{AppInputs, PlannedWorkload};
 use crate::engine::{Direction, Observation};
 use crate::ports::{Holder, ObjectRef, TemplateMatch, WorkloadKind};
 
@@ -127,7 +127,7 @@ impl Work<'_> {
     /// other version would start on the data.
     pub(super) async fn is_put_back(&self, object: &ObjectRef) -> Result<Observation, Failure> {
         let planned = self.workload(object)?;
-        match self.ports.delivery.template(&self.inputs.app, &self.inputs.own, object, &self.inputs.to).await? {
+        match self.template(object).await? {
             TemplateMatch::Target { replicas, .. } if planned.kind != WorkloadKind::CronJob => {
                 if replicas > 0 || planned.replicas == 0 {
                     return Ok(Observation::Done(json!({"replicas": replicas})));
@@ -143,10 +143,17 @@ impl Work<'_> {
         }
     }
 
+    /// This step begins when nothing is frozen any more, so its pokes are the ones to be answered.
+    async fn template(&self, object: &ObjectRef) -> Result<TemplateMatch, Failure> {
+        let AppInputs { own, from, to, .. } = &self.inputs;
+        self.ports.delivery.template(own, object, from, to, &self.cx.token()).await
+    }
+
     pub(super) async fn put_back(&self, object: &ObjectRef) -> Result<(), Failure> {
         let planned = self.workload(object)?;
-        let found = self.ports.delivery.template(&self.inputs.app, &self.inputs.own, object, &self.inputs.to).await?;
-        let TemplateMatch::Target { resource_version, .. } = found else { return self.poke_own().await };
+        let TemplateMatch::Target { resource_version, .. } = self.template(object).await? else {
+            return self.poke_own().await;
+        };
         let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
         self.ports.workloads.start(object, &state.uid, &resource_version, planned.replicas, planned.suspend).await
     }

@@ -157,10 +157,11 @@ impl Delivery for World {
 
     async fn template(
         &self,
-        _: &AppRef,
         _: &[ObjectRef],
         _: &ObjectRef,
+        _: &[PinValue],
         pins: &[PinValue],
+        _: &str,
     ) -> Result<TemplateMatch, Failure> {
         self.call("delivery.template", |state| {
             let now = state.workload_state();
