@@ -197,7 +197,7 @@ pub(crate) fn context(
         git: wrap_git(Arc::new(git)),
         snapshots: csi.clone(),
         workloads: Arc::new(KubeWorkloads::new(client.clone())),
-        health: Arc::new(KubeHealth::new(client.clone(), http_client()?)),
+        health: Arc::new(KubeHealth::new(client.clone(), http_client()?, clock.clone())),
         apps: Arc::new(apps.clone()),
         restore_points: Arc::new(points.clone()),
     };

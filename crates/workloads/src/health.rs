@@ -1,12 +1,13 @@
 //! The health port, on a cluster: reads the workloads and their pods, weighs them, and makes the HTTP checks last.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, ResourceExt as _};
 use upgrade_core::Failure;
-use upgrade_core::ports::{AppRef, HealthChecker, HealthReport, HttpCheck, ObjectRef, PinValue};
+use upgrade_core::ports::{AppRef, Clock, HealthChecker, HealthReport, HttpCheck, ObjectRef, PinValue};
 
 use crate::http::Answer;
 use crate::pods::Middle;
@@ -30,21 +31,22 @@ use crate::{Error, http, scale};
 /// 16). A ready address need not be one of the pods above: the Service decides.
 ///
 /// # What is broken
-/// A pod of the newest template and the pinned images with a container in `ImagePullBackOff`, `ErrImageNeverPull`,
-/// `InvalidImageName`, `CreateContainerConfigError` or `CreateContainerError`, or in `CrashLoopBackOff` after its second restart; a
-/// failed Job; a Deployment past its progress deadline, if all its newest pods are older than that finding and none is ready. A pod that
+/// A pod of the newest template and the pinned images with a container in `ErrImageNeverPull` or `InvalidImageName`, in
+/// `CrashLoopBackOff` after its second restart, or, once it has had two minutes, in `ImagePullBackOff`, `ErrImagePull`,
+/// `CreateContainerConfigError` or `CreateContainerError`; a failed Job; a Deployment past its progress deadline, if all its newest pods are older than that finding and none is ready. A pod that
 /// cannot be scheduled, and a check that is not answered, are waited for however long it takes: the caller has the deadline.
 #[derive(Clone)]
 pub struct KubeHealth {
     client: Client,
     http: reqwest::Client,
+    clock: Arc<dyn Clock>,
 }
 
 impl KubeHealth {
     /// `http` must not follow redirects; [`http_client`](crate::http_client) makes such a client.
     #[must_use]
-    pub fn new(client: Client, http: reqwest::Client) -> Self {
-        Self { client, http }
+    pub fn new(client: Client, http: reqwest::Client, clock: Arc<dyn Clock>) -> Self {
+        Self { client, http, clock }
     }
 
     async fn findings(&self, workloads: &[ObjectRef], pins: &[PinValue]) -> Result<Findings, Error> {
@@ -72,7 +74,7 @@ impl KubeHealth {
             let pods = pods.iter().filter(belongs).collect();
             seen.push(Seen { workload, object, pods, replica_sets: &middle.replica_sets });
         }
-        Ok(verdict::findings(&seen, pins))
+        Ok(verdict::findings(&seen, pins, self.clock.now()))
     }
 
     async fn judge(

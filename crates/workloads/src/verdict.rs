@@ -5,7 +5,7 @@
 //! template and those images* shows what does not pass by itself; a pod of an earlier version may crash as it likes, it is only
 //! waited for. Everything else, and everything that could not be read, is waiting.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
@@ -20,6 +20,9 @@ use crate::{image, scale};
 
 /// Crashes after which a container is given up on: the first ones are often only a neighbour that is not up yet.
 const CRASHES: i32 = 2;
+
+/// How long a container may fail to be made: a registry has hiccups, and a Secret may arrive after the pod.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
 
 /// A workload as it was read.
 #[derive(Debug)]
@@ -42,14 +45,14 @@ pub(crate) struct Findings {
 }
 
 /// Everything that is to be said about the workloads.
-pub(crate) fn findings(seen: &[Seen<'_>], pins: &[PinValue]) -> Findings {
+pub(crate) fn findings(seen: &[Seen<'_>], pins: &[PinValue], now: Timestamp) -> Findings {
     let mut findings = Findings::default();
     if seen.is_empty() {
         findings.waiting.push("no workload is known".into());
     }
     let mut matched = vec![false; pins.len()];
     for one in seen {
-        workload(one, pins, &mut matched, &mut findings);
+        workload(one, pins, &mut matched, now, &mut findings);
     }
     for (pin, _) in
         pins.iter().zip(matched).filter(|(pin, matched)| pin.pin.component.starts_with("image/") && !matched)
@@ -67,7 +70,7 @@ fn keeps_pods(kind: WorkloadKind) -> bool {
     !matches!(kind, WorkloadKind::CronJob | WorkloadKind::Job)
 }
 
-fn workload(seen: &Seen<'_>, pins: &[PinValue], matched: &mut [bool], findings: &mut Findings) {
+fn workload(seen: &Seen<'_>, pins: &[PinValue], matched: &mut [bool], now: Timestamp, findings: &mut Findings) {
     let name = seen.workload;
     if scale::resource(name).is_none() {
         return findings.waiting.push(format!("{name} is of a kind that cannot be judged"));
@@ -111,7 +114,8 @@ fn workload(seen: &Seen<'_>, pins: &[PinValue], matched: &mut [bool], findings: 
     let mut waiting = Vec::new();
     for pod in &alive {
         let of_target = newest.iter().any(|newest| newest.uid() == pod.uid());
-        pod_findings(pod, of_target, pins, matched, &mut findings.broken, &mut waiting);
+        let late = is_late(pod, now);
+        pod_findings(pod, of_target, late, pins, matched, &mut findings.broken, &mut waiting);
     }
     if alive.is_empty() {
         waiting.push(format!("{name} has no pods"));
@@ -132,6 +136,7 @@ fn workload(seen: &Seen<'_>, pins: &[PinValue], matched: &mut [bool], findings: 
 fn pod_findings(
     pod: &Pod,
     newest: bool,
+    late: bool,
     pins: &[PinValue],
     matched: &mut [bool],
     broken: &mut Vec<String>,
@@ -149,7 +154,7 @@ fn pod_findings(
     if !wrong.is_empty() {
         return waiting.push(format!("{name} runs {}", wrong.join(", ")));
     }
-    let hopeless: Vec<String> = containers(pod).filter_map(hopeless).collect();
+    let hopeless: Vec<String> = containers(pod).filter_map(|container| hopeless(container, late)).collect();
     if !hopeless.is_empty() {
         return broken.push(format!("{name}: {}", hopeless.join("; ")));
     }
@@ -172,18 +177,31 @@ fn wrong_images(run: &[(String, String)], pins: &[PinValue], matched: &mut [bool
     wrong
 }
 
-/// What does not pass by itself, in the words of the kubelet.
-fn hopeless(container: &ContainerStatus) -> Option<String> {
+/// Whether the containers of a pod have had their time to be made: since it was put on a node, its init containers were through,
+/// or a container ended last, whichever is the latest.
+fn is_late(pod: &Pod, now: Timestamp) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let reached = conditions
+        .iter()
+        .filter(|one| matches!(one.type_.as_str(), "PodScheduled" | "Initialized") && one.status == "True")
+        .filter_map(|one| one.last_transition_time.as_ref());
+    let ended = containers(pod)
+        .filter_map(|container| container.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
+    let since = pod.metadata.creation_timestamp.iter().chain(reached).chain(ended).map(|time| time.0).max();
+    since.is_some_and(|since| now.duration_since(since) >= PATIENCE)
+}
+
+/// What does not pass by itself, in the words of the kubelet. What may pass is given up on when it is `late`.
+fn hopeless(container: &ContainerStatus, late: bool) -> Option<String> {
     let name = &container.name;
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref()?;
     let message = waiting.message.as_deref().unwrap_or_default();
     match reason {
-        "ImagePullBackOff"
-        | "ErrImageNeverPull"
-        | "InvalidImageName"
-        | "CreateContainerConfigError"
-        | "CreateContainerError" => Some(format!("container {name}: {reason}: {message}")),
+        "ErrImageNeverPull" | "InvalidImageName" => Some(format!("container {name}: {reason}: {message}")),
+        "ImagePullBackOff" | "ErrImagePull" | "CreateContainerConfigError" | "CreateContainerError" if late => {
+            Some(format!("container {name}: {reason}: {message}"))
+        }
         "CrashLoopBackOff" if container.restart_count >= CRASHES => {
             let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
             let last = last.map_or("unknown".into(), |last| {

@@ -1,6 +1,8 @@
 //! The ports against an API server. The parts of the workload controllers are played by the tests.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "these are tests, helpers included")]
 
+use std::sync::Arc;
+
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::CronJob;
@@ -14,7 +16,7 @@ use serde_json::{Value, from_value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use upgrade_core::Failure;
 use upgrade_core::ports::{
-    AppRef, HealthChecker, HealthReport, HttpCheck, ObjectRef, Pin, PinPart, PinValue, Workloads,
+    AppRef, Clock, HealthChecker, HealthReport, HttpCheck, ObjectRef, Pin, PinPart, PinValue, Workloads,
 };
 use windlass_workloads::{KubeHealth, KubeWorkloads, http_client};
 
@@ -225,13 +227,25 @@ async fn answering(status: &'static str) -> u16 {
     port
 }
 
+/// The clock of the machine, which the server uses too.
+struct Now;
+
+#[async_trait::async_trait]
+impl Clock for Now {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
+    async fn sleep(&self, _: SignedDuration) {}
+}
+
 #[tokio::test]
 async fn an_app_is_healthy_when_its_pods_are_and_its_service_answers() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = server();
     let client = server.client();
     let (object, made) = deployment(&client).await;
-    let health = KubeHealth::new(client.clone(), http_client().unwrap());
+    let health = KubeHealth::new(client.clone(), http_client().unwrap(), Arc::new(Now));
     let pin = Pin {
         component: "image/notes".into(),
         repository: "apps".into(),

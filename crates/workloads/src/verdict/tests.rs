@@ -6,6 +6,9 @@ use upgrade_core::ports::{Pin, PinPart};
 
 use super::*;
 
+/// Two minutes after the pods were made.
+const NOW: &str = "2026-01-01T00:02:00Z";
+
 fn pins() -> Vec<PinValue> {
     let pin = Pin {
         component: "image/notes".into(),
@@ -76,7 +79,7 @@ fn judge_as(kind: WorkloadKind, name: &str, object: Option<Value>, pods: &[Value
         pods: pods.iter().collect(),
         replica_sets: &replica_sets(),
     };
-    findings(&[seen], &pins())
+    findings(&[seen], &pins(), NOW.parse().unwrap())
 }
 
 fn judge(object: Option<Value>, pods: &[Value]) -> Findings {
@@ -96,7 +99,7 @@ fn a_rolled_out_deployment_of_the_target_is_well() {
 
 #[test]
 fn nothing_is_never_well() {
-    is_waiting(&super::findings(&[], &[]), "no workload is known");
+    is_waiting(&super::findings(&[], &[], NOW.parse().unwrap()), "no workload is known");
     is_waiting(&judge(None, &[]), "does not exist");
     is_waiting(&judge(Some(deployment()), &[]), "has no pods");
     let mut empty = deployment();
@@ -144,7 +147,8 @@ fn what_does_not_pass_by_itself_is_broken_with_its_reason() {
         ("CreateContainerConfigError", 0, Some("CreateContainerConfigError: m")),
         ("CrashLoopBackOff", 2, Some("crashed 2 times (OOMKilled, exit code 137)")),
         ("CrashLoopBackOff", 1, None),
-        ("ErrImagePull", 0, None),
+        ("ErrImagePull", 0, Some("ErrImagePull: m")),
+        ("InvalidImageName", 0, Some("InvalidImageName: m")),
         ("ContainerCreating", 0, None),
     ] {
         let findings = judge(Some(deployment()), &[pod("new", "r/notes:2.0", waiting(reason, restarts))]);
@@ -153,6 +157,27 @@ fn what_does_not_pass_by_itself_is_broken_with_its_reason() {
             None => is_waiting(&findings, reason),
         }
     }
+}
+
+#[test]
+fn what_a_registry_or_a_late_secret_may_still_bring_is_waited_for_two_minutes() {
+    let just_now = json!("2026-01-01T00:00:01Z");
+    let conditions = |type_: &str| json!([{ "type": type_, "status": "True", "lastTransitionTime": just_now }]);
+    for reason in ["ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError", "CreateContainerError"] {
+        let late = pod("new", "r/notes:2.0", waiting(reason, 0));
+        assert_eq!(judge(Some(deployment()), std::slice::from_ref(&late)).broken.len(), 1, "{reason}");
+        let mut young = [late.clone(), late.clone(), late.clone(), late.clone()];
+        young[0]["metadata"]["creationTimestamp"] = just_now.clone();
+        young[1]["status"]["conditions"] = conditions("PodScheduled");
+        young[2]["status"]["conditions"] = conditions("Initialized");
+        young[3]["status"]["containerStatuses"][0]["lastState"]["terminated"]["finishedAt"] = just_now.clone();
+        for young in young {
+            is_waiting(&judge(Some(deployment()), &[young]), reason);
+        }
+    }
+    let mut never = pod("new", "r/notes:2.0", waiting("InvalidImageName", 0));
+    never["metadata"]["creationTimestamp"] = just_now;
+    assert_eq!(judge(Some(deployment()), &[never]).broken.len(), 1);
 }
 
 #[test]
