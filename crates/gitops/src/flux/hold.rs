@@ -40,6 +40,7 @@ pub(super) fn suspension(live: &Live) -> Suspension {
         held_by: live.annotation(HELD_BY).map(ToOwned::to_owned),
         stage: live.annotation(STAGE).map(ToOwned::to_owned),
         as_found: as_found(live),
+        requested: live.annotation(REQUESTED_AT).map(ToOwned::to_owned),
         handled: (!handled.is_empty()).then(|| handled.to_owned()),
     }
 }
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_suspension_is_read_as_it_is_written() {
-        let held = live(Some(true), &[(HELD_BY, "op-2"), (STAGE, "held"), (AS_FOUND, "absent")]);
+        let held = live(Some(true), &[(HELD_BY, "op-2"), (STAGE, "held"), (AS_FOUND, "absent"), (REQUESTED_AT, "t1")]);
         assert_eq!(
             suspension(&held),
             Suspension {
@@ -248,6 +249,7 @@ mod tests {
                 held_by: Some("op-2".into()),
                 stage: Some("held".into()),
                 as_found: Some(None),
+                requested: Some("t1".into()),
                 handled: Some("t0".into()),
             }
         );

@@ -127,6 +127,8 @@ pub struct Suspension {
     pub stage: Option<String>,
     /// `spec.suspend` as recorded by the hold.
     pub as_found: Option<Option<bool>>,
+    /// The newest token written on it, by us or by a person.
+    pub requested: Option<String>,
     /// The last token its controller says it has handled.
     pub handled: Option<String>,
 }

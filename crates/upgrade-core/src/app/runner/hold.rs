@@ -60,6 +60,10 @@ impl Work<'_> {
         if found.handled.as_deref() == Some(token.as_str()) {
             return Ok(Observation::Done(json!({"barrier": token, "uid": found.uid})));
         }
+        if found.requested.as_deref() != Some(token.as_str()) {
+            // A person has asked for something in between; ours would never be answered.
+            return Ok(Observation::absent());
+        }
         Ok(Observation::pending(format!("the controller of {object} to confirm that nothing is in flight"), 100))
     }
 

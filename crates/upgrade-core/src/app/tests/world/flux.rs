@@ -53,7 +53,7 @@ pub(in crate::app::tests) struct Object {
     pub(in crate::app::tests) held_by: Option<String>,
     pub(in crate::app::tests) stage: Option<String>,
     pub(in crate::app::tests) hold_as_found: Option<Option<bool>>,
-    requested: String,
+    pub(in crate::app::tests) requested: String,
     handled: String,
     /// What it tried last: a commit, or the version of a release.
     pub(in crate::app::tests) attempted: String,
@@ -120,6 +120,7 @@ impl Object {
             held_by: self.held_by.clone(),
             stage: self.stage.clone(),
             as_found: self.hold_as_found,
+            requested: Some(self.requested.clone()),
             handled: Some(self.handled.clone()),
         }
     }
