@@ -74,6 +74,8 @@ pub fn problem(volume: &VolumeRecord, state: Option<&SnapshotState>) -> Option<S
     let Some(state) = state else { return Some(format!("snapshot {snapshot} of claim {claim} is gone")) };
     let problem = if state.uid != volume.snapshot_uid {
         "it was replaced by another object of the same name"
+    } else if state.handle.as_ref().is_some_and(|handle| *handle != volume.handle) {
+        "its content stands for another copy"
     } else if let Some(mismatch) = &state.mismatch {
         mismatch
     } else if !state.ready {

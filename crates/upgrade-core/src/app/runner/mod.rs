@@ -109,6 +109,7 @@ impl Work<'_> {
             (S::Resume { root }, Do) => self.prepare_resume(root).await,
             (S::Commit { repository }, Do) => self.prepare_commit(repository).await,
             (S::Stop { workload } | S::PutBack { workload }, _) => self.prepare_workload(workload).await,
+            (S::RestoreAside { claim }, Do) => self.prepare_restore_aside(claim).await,
             (S::DropClaim { claim }, Do) => self.prepare_drop_claim(claim).await,
             (S::DropHelper { claim }, Do) => self.prepare_drop_helper(claim).await,
             (_, Do | Undo) => Ok(json!({})),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Work, gone, replaced};
 use crate::Failure;
 use crate::app::build::derived_name;
+use crate::app::retention;
 use crate::engine::{Direction, Observation};
 use crate::ports::{Aside, ClaimState, ProtectedVolume, ReclaimPolicy};
 
@@ -27,6 +28,24 @@ impl Work<'_> {
 
     fn namespace(&self) -> &str {
         &self.inputs.app.namespace
+    }
+
+    /// A copy is made from a snapshot by its name: whether that is still the one that was recorded, right before.
+    pub(super) async fn prepare_restore_aside(&self, claim: &str) -> Result<Value, Failure> {
+        let record = self.volume_record(claim)?;
+        match self.not_restorable(claim).await? {
+            Some(failure) => Err(failure),
+            None => Ok(json!({"snapshot": record.snapshot, "snapshotUid": record.snapshot_uid})),
+        }
+    }
+
+    async fn not_restorable(&self, claim: &str) -> Result<Option<Failure>, Failure> {
+        let record = self.volume_record(claim)?;
+        let state = self.ports.snapshots.snapshot_state(self.namespace(), &record.snapshot).await?;
+        let code = if state.is_none() { "snapshot-gone" } else { "snapshot-not-usable" };
+        Ok(retention::problem(record, state.as_ref()).map(|problem| {
+            Failure::permanent(code, problem).with_hint("choose another restore point: windlass snapshots")
+        }))
     }
 
     pub(super) async fn restore_aside(&self, claim: &str) -> Result<(), Failure> {
@@ -55,7 +74,12 @@ impl Work<'_> {
             });
         }
         let record = self.volume_record(claim)?;
-        self.is_copied_aside(claim, found, &record.volume_handle).await
+        let copied = self.is_copied_aside(claim, found, &record.volume_handle).await?;
+        // And right after: what was put under that name in between may be what was copied.
+        match copied {
+            Observation::Done(_) => Ok(self.not_restorable(claim).await?.map_or(copied, Observation::Failed)),
+            copied => Ok(copied),
+        }
     }
 
     /// Whether the helper is bound to a copy, and not to the original itself.

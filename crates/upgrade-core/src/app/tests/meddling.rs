@@ -56,6 +56,45 @@ fn nothing_is_committed_once_the_suspension_is_not_ours() {
 }
 
 #[test]
+fn a_barrier_whose_token_somebody_else_overwrote_is_asked_for_again() {
+    for setup in [PLAIN, RELEASE] {
+        let world = World::new(setup);
+        world.state().after = Some(("delivery.suspend", |state| state.own().requested = "by hand".into()));
+        let journey = world.upgrade(Trouble::default());
+        assert_eq!(journey.outcome(), &Outcome::Succeeded);
+        let suspended = journey.calls().into_iter().filter(|call| *call == "delivery.suspend").count();
+        assert_eq!(suspended, 2, "once more, and not all the time");
+        assert_sound_but(&journey, "");
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_another_one_by_now_is_not_restored() {
+    let changes: [Meddle; 3] = [
+        |state| state.storage.snapshots.values_mut().for_each(|snapshot| snapshot.uid = "another".into()),
+        |state| state.storage.snapshots.values_mut().for_each(|snapshot| snapshot.cut_at = Some(state.now)),
+        |state| state.storage.snapshots.clear(),
+    ];
+    for change in changes {
+        let before = rollback(PLAIN, "protect/data", change);
+        assert!(matches!(before.outcome(), Outcome::Undone(_)), "{:?}", before.outcome());
+        assert!(before.failure().starts_with("snapshot-"), "{}", before.failure());
+        assert!(!before.calls().contains(&"volumes.restore_aside"));
+
+        let world = World::new(PLAIN);
+        world.state().behaviours.insert("1.1.0".into(), Behaviour::Crashes);
+        let failed = world.upgrade(Trouble::default());
+        world.state().after = Some(("volumes.restore_aside", change));
+        let during = failed.roll_back(true, Trouble::default());
+        assert!(matches!(during.outcome(), Outcome::Undone(_)), "{:?}", during.outcome());
+        assert!(during.failure().starts_with("snapshot-"), "{}", during.failure());
+        assert!(
+            !during.calls().contains(&"volumes.drop_claim") || during.world.state().storage.claims.contains_key("data")
+        );
+    }
+}
+
+#[test]
 fn nothing_is_committed_once_something_ran_on_the_data() {
     for setup in [PLAIN, RELEASE] {
         let journey = upgrade(setup, "snapshot/record", |state| state.deployment.replicas = 2);

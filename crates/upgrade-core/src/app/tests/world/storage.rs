@@ -46,7 +46,7 @@ pub(in crate::app::tests) struct Claim {
 
 #[derive(Debug, Clone)]
 pub(in crate::app::tests) struct Snapshot {
-    uid: String,
+    pub(in crate::app::tests) uid: String,
     pub(in crate::app::tests) operation: String,
     claim: String,
     made_at: Timestamp,
