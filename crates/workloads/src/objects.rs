@@ -42,14 +42,19 @@ pub(crate) fn images(spec: &PodSpec) -> Vec<(String, String)> {
         .collect()
 }
 
+/// How many claims are named for ordinals that a StatefulSet may only have one day: its replicas are any number that somebody wrote.
+const MOST_ORDINALS: i32 = 1000;
+
 /// Names of the claims of a StatefulSet: those its template names, those of the ordinals it has or will have, and those of
 /// `existing` that other ordinals left behind, because they are mounted again as soon as it grows.
 pub(crate) fn stateful_set_claims(set: &StatefulSet, existing: &[String]) -> Vec<String> {
     let Some(spec) = &set.spec else { return Vec::new() };
     let mut names = spec.template.spec.as_ref().map(|template| claims(template, None)).unwrap_or_default();
     let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
-    let replicas = spec.replicas.unwrap_or(1);
-    for template in spec.volume_claim_templates.as_deref().unwrap_or_default() {
+    let templates = spec.volume_claim_templates.as_deref().unwrap_or_default();
+    let most = MOST_ORDINALS / i32::try_from(templates.len()).unwrap_or(MOST_ORDINALS).max(1);
+    let replicas = spec.replicas.unwrap_or(1).min(most);
+    for template in templates {
         let prefix = format!("{}-{}-", template.name_any(), set.name_any());
         names.extend((start..start.saturating_add(replicas)).map(|ordinal| format!("{prefix}{ordinal}")));
         names.extend(existing.iter().filter(|name| ordinal(name, &prefix)).cloned());
@@ -104,6 +109,11 @@ mod tests {
         let mut idle = set;
         idle.spec.as_mut().unwrap().replicas = Some(0);
         assert_eq!(stateful_set_claims(&idle, &existing), ["data-db-0", "data-db-3", "shared"]);
+        let mut endless = idle;
+        endless.spec.as_mut().unwrap().replicas = Some(i32::MAX);
+        let far = ["data-db-2000000000".to_owned()];
+        let named = stateful_set_claims(&endless, &far);
+        assert!(named.len() < 1100 && named.contains(&far[0]), "{} names", named.len());
     }
 
     #[test]

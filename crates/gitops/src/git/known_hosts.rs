@@ -74,14 +74,31 @@ fn matches_host(patterns: &str, name: &str) -> bool {
 }
 
 /// `*` and `?`, nothing else: brackets stand for themselves.
+///
+/// Only the last `*` is ever taken back: a pattern of many would else take time without end.
 fn is_match(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => (0..=name.len()).any(|skip| is_match(rest, name.get(skip..).unwrap_or_default())),
-        (Some((b'?', pattern)), Some((_, name))) => is_match(pattern, name),
-        (Some((wanted, pattern)), Some((seen, name))) => wanted == seen && is_match(pattern, name),
-        _ => false,
+    let (mut at, mut seen) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = name.get(seen) {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at, seen));
+                at += 1;
+                continue;
+            }
+            Some(wanted) if *wanted == b'?' || wanted == byte => {
+                at += 1;
+                seen += 1;
+                continue;
+            }
+            _ => {}
+        }
+        let Some((star_at, taken)) = star else { return false };
+        star = Some((star_at, taken + 1));
+        at = star_at + 1;
+        seen = taken + 1;
     }
+    pattern.get(at..).unwrap_or_default().iter().all(|byte| *byte == b'*')
 }
 
 /// `salt|hash` in base64, where the hash is HMAC-SHA1 of the name, as `ssh-keygen -H` writes it.
@@ -145,6 +162,27 @@ mod tests {
         assert_eq!(check(&hosts, "bad.test", 22, KEY), Verdict::UnknownHost);
         let revoked = format!("{hosts}@revoked {}", line("*", KEY));
         assert_eq!(check(&revoked, "git.test", 22, KEY), Verdict::Revoked);
+    }
+
+    #[test]
+    fn a_pattern_matches_as_a_whole_and_in_little_time() {
+        for (pattern, name, matches) in [
+            ("*", "git.test", true),
+            ("*", "", true),
+            ("", "", true),
+            ("", "git", false),
+            ("git.*", "git.", true),
+            ("*.test", "git.test", true),
+            ("*.test", "git.test.evil", false),
+            ("*.a.*.b", "x.a.y.a.z.b", true),
+            ("g?t*t", "git.test", true),
+            ("?", "", false),
+            ("git**", "git", true),
+        ] {
+            assert_eq!(is_match(pattern.as_bytes(), name.as_bytes()), matches, "{pattern} {name}");
+        }
+        let pattern = "*a".repeat(500) + "b";
+        assert!(!is_match(pattern.as_bytes(), "a".repeat(5000).as_bytes()));
     }
 
     #[test]
