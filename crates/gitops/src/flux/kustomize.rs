@@ -3,8 +3,10 @@
 //! Pure: files in, objects out. Only what is sure is said: resources are followed through the repository, fields that
 //! change nothing about names or volumes are passed over, and everything else makes the result unknown.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use upgrade_core::ports::{ObjectRef, Piece};
 
@@ -32,6 +34,8 @@ pub(super) struct Tree {
     pub(super) files: BTreeMap<String, String>,
     /// The folders that were read with everything below; `""` is the root.
     pub(super) read: BTreeSet<String>,
+    /// The bytes that were looked at while building, each time they were.
+    effort: Cell<usize>,
 }
 
 /// Fields of a kustomization that change neither which objects there are nor what they mount.
@@ -52,8 +56,9 @@ const HARMLESS: [&str; 13] = [
 ];
 
 /// Words without which a patch touches neither objects as such nor their volumes.
-const SENSITIVE: [&str; 8] = [
+const SENSITIVE: [&str; 9] = [
     "$patch",
+    LOCAL,
     "claimname",
     "persistentvolumeclaim",
     "volumeclaimtemplates",
@@ -63,11 +68,30 @@ const SENSITIVE: [&str; 8] = [
     "remove",
 ];
 
+/// What makes kustomize leave an object out.
+const LOCAL: &str = "config.kubernetes.io/local-config";
+
+/// The places that [`pieces`] reads.
+const READ: [&str; 8] = [
+    "/apiVersion",
+    "/kind",
+    "/metadata/name",
+    "/metadata/namespace",
+    "/spec/volumes",
+    "/spec/volumeClaimTemplates",
+    "/spec/template/spec/volumes",
+    "/spec/jobTemplate/spec/template/spec/volumes",
+];
+
 /// How deep resources are followed.
 const MAX_DEPTH: usize = 12;
 
+/// How many bytes are looked at in all: folders may be named again and again, and each of them again.
+const MAX_EFFORT: usize = 8 << 20;
+
 /// The objects of a folder, as Flux's Kustomization builds it: without a kustomization file, of all files below it.
 pub(super) fn build(tree: &Tree, folder: &str) -> Result<Vec<Value>> {
+    tree.effort.set(0);
     tree.need(folder)?;
     if tree.kustomization(folder).is_some() {
         return tree.folder(folder, 0);
@@ -88,10 +112,45 @@ pub(super) fn build(tree: &Tree, folder: &str) -> Result<Vec<Value>> {
     Ok(objects)
 }
 
-/// Whether a patch, as text, leaves names and volumes alone.
+/// Whether a patch, as text, leaves names and volumes alone: its words do, and so does all that it replaces as a whole.
 pub(super) fn is_harmless_patch(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    !SENSITIVE.iter().any(|word| text.contains(word))
+    let words = text.to_ascii_lowercase();
+    if SENSITIVE.iter().any(|word| words.contains(word)) {
+        return false;
+    }
+    serde_yaml_ng::Deserializer::from_str(text).all(|document| match Value::deserialize(document) {
+        Ok(Value::Null) => true,
+        Ok(Value::Array(operations)) => operations.iter().all(is_harmless_operation),
+        Ok(merge @ Value::Object(_)) => !erases(&merge, ""),
+        _ => false,
+    })
+}
+
+/// Whether changing what is at `path` can change something that is read.
+fn is_read(path: &str) -> bool {
+    let is_below = |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
+    READ.iter().any(|place| path == *place || is_below(place, path) || is_below(path, place))
+}
+
+/// An operation of a JSON patch.
+fn is_harmless_operation(operation: &Value) -> bool {
+    let text = |key: &str| operation.get(key).and_then(Value::as_str);
+    match (text("op"), text("path")) {
+        (Some("test"), _) => true,
+        (Some("add" | "replace"), Some(path)) => !is_read(path),
+        _ => false,
+    }
+}
+
+/// Whether a patch that is merged in takes away something that is read: a null does, and directives may.
+fn erases(value: &Value, path: &str) -> bool {
+    match value {
+        Value::Null => is_read(path),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| key.starts_with('$') || key == "<<" || erases(value, &format!("{path}/{key}"))),
+        _ => false,
+    }
 }
 
 /// The objects as the delivery would apply them: in `namespace`, if one is put on all of them. With `substitutes`, variables
@@ -117,6 +176,9 @@ pub(super) fn pieces(objects: &[Value], namespace: Option<&str>, substitutes: bo
         let templates = object.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array);
         let claim_templates: Vec<String> =
             templates.into_iter().flatten().filter_map(|template| named(template, "/metadata/name")).collect();
+        if object.pointer("/metadata/annotations").is_some_and(|all| all.get(LOCAL).is_some()) {
+            return unknown(format!("{reference} has {LOCAL}"));
+        }
         if reference.kind.is_empty() || reference.name.is_empty() {
             return unknown("an object has no kind or no name");
         }
@@ -142,10 +204,14 @@ impl Tree {
         self.files.keys().filter(move |path| is_below(path, folder))
     }
 
-    /// The path of a folder's kustomization file.
+    /// The paths of a folder's kustomization files, by the names that kustomize knows. It takes one only.
+    fn kustomizations(&self, folder: &str) -> impl Iterator<Item = String> {
+        let names = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+        names.into_iter().map(move |name| join(folder, name)).filter(|path| self.files.contains_key(path))
+    }
+
     fn kustomization(&self, folder: &str) -> Option<String> {
-        let names = ["kustomization.yaml", "kustomization.yml"];
-        names.into_iter().map(|name| join(folder, name)).find(|path| self.files.contains_key(path))
+        self.kustomizations(folder).next()
     }
 
     /// The topmost folder between `folder` and a file that has a kustomization file.
@@ -165,6 +231,14 @@ impl Tree {
 
     fn documents(&self, path: &str) -> Result<Vec<Value>> {
         let Some(text) = self.files.get(path) else { return unknown(format!("{path} does not exist")) };
+        // An empty file is some work, too.
+        let effort = self.effort.get().saturating_add(text.len()).saturating_add(256);
+        self.effort.set(effort);
+        if effort > MAX_EFFORT {
+            return unknown(format!(
+                "it is put together from more than {MAX_EFFORT} bytes, or from the same again and again"
+            ));
+        }
         let read = windlass_helm::documents(text).into_iter().map(|document| document.object).collect();
         let Some(objects): Option<Vec<Value>> = read else {
             return unknown(format!("{path} has a document that cannot be read"));
@@ -177,6 +251,9 @@ impl Tree {
         let Some(path) = self.kustomization(folder) else {
             return unknown(format!("{} has no kustomization.yaml", name(folder)));
         };
+        if self.kustomizations(folder).count() > 1 {
+            return unknown(format!("{} has more than one kustomization file", name(folder)));
+        }
         if depth > MAX_DEPTH {
             return unknown(format!("{path} leads in a circle, or too deep"));
         }

@@ -34,6 +34,66 @@ fn without_a_kustomization_file_all_files_below_count() {
 }
 
 #[test]
+fn a_file_named_kustomization_counts_as_one_and_two_are_not_known() {
+    let base = "resources: [used.yaml]";
+    let mut files = vec![
+        ("a/Kustomization", base),
+        ("a/used.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: used}"),
+        ("a/claim.yaml", CLAIM),
+    ];
+    assert_eq!(seen(&files, "a").unwrap(), ["Service used [] []"], "the claim is not among the resources");
+    assert_eq!(seen(&files, "").unwrap(), ["Service used [] []"]);
+    files.push(("a/kustomization.yaml", base));
+    assert!(seen(&files, "a").unwrap_err().contains("more than one kustomization file"));
+}
+
+#[test]
+fn folders_that_name_each_other_again_and_again_end_as_unknown() {
+    let again = |name: &str| format!("resources: [{}]", vec![format!("../{name}"); 20].join(", "));
+    let texts: Vec<(String, String)> =
+        (0..12).map(|at| (format!("f{at}/kustomization.yaml"), again(&format!("f{}", at + 1)))).collect();
+    let mut files: Vec<(&str, &str)> = texts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    files.push(("f12/kustomization.yaml", "resources: []"));
+    let why = seen(&files, "f0").unwrap_err();
+    assert!(why.contains("again and again"), "{why}");
+}
+
+#[test]
+fn what_kustomize_leaves_out_is_not_taken_for_delivered() {
+    let local = CLAIM.replace("namespace: notes}", "annotations: {config.kubernetes.io/local-config: 'true'}}");
+    assert!(seen(&[("a/claim.yaml", &local)], "a").unwrap_err().contains("local-config"));
+}
+
+#[test]
+fn a_patch_that_replaces_what_holds_names_or_volumes_is_not_harmless() {
+    for path in
+        ["", "/spec", "/metadata", "/spec/template", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"]
+    {
+        assert!(!is_harmless_patch(&format!("- {{op: replace, path: '{path}', value: {{}}}}")), "{path}");
+    }
+    for path in [
+        "/spec/replicas",
+        "/metadata/annotations/x",
+        "/spec/template/metadata",
+        "/spec/template/spec/containers/0/image",
+    ] {
+        assert!(is_harmless_patch(&format!("- {{op: replace, path: '{path}', value: x}}")), "{path}");
+        assert!(!is_harmless_patch(&format!("- {{op: move, from: '{path}', path: '{path}'}}")), "{path}");
+    }
+    for (merge, harmless) in [
+        ("kind: Deployment\nspec: {template: {spec: {nodeSelector: null}}}", true),
+        ("kind: Deployment\nspec: {template: {spec: null}}", false),
+        ("kind: Deployment\nspec: null", false),
+        ("kind: Deployment\nspec: {$retainKeys: [replicas]}", false),
+        ("kind: Deployment\nspec: {replicas: 2}\n---\nkind: Deployment\nspec:", false),
+        ("just words", false),
+        ("a: [", false),
+    ] {
+        assert_eq!(is_harmless_patch(merge), harmless, "{merge}");
+    }
+}
+
+#[test]
 fn a_folder_with_a_kustomization_file_is_taken_as_that_says() {
     let files = [
         ("a/claim.yaml", CLAIM),

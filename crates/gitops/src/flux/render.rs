@@ -62,9 +62,17 @@ impl FluxRenderer {
         };
         let mut tree = Tree::default();
         for _ in 0..MAX_FOLDERS {
-            let objects = build(&tree, &folder);
-            let built = objects
-                .and_then(|objects| pieces(&objects, spec.target_namespace.as_deref(), spec.post_build.is_some()));
+            let (at, namespace) = (folder.clone(), spec.target_namespace.clone());
+            let substitutes = spec.post_build.is_some();
+            // Files of any size that somebody wrote: not on a thread that others wait for.
+            let building = tokio::task::spawn_blocking(move || {
+                let built = build(&tree, &at).and_then(|objects| pieces(&objects, namespace.as_deref(), substitutes));
+                (tree, built)
+            });
+            let Ok((read, built)) = building.await else {
+                return Err(Failure::transient("render-interrupted", "putting the files together was interrupted"));
+            };
+            tree = read;
             match built {
                 Ok(pieces) => return Ok(Ok(pieces)),
                 Err(Stop::Unknown(why)) => return Ok(Err(why)),

@@ -244,7 +244,7 @@ impl History {
 type Contents = Vec<(String, Vec<u8>)>;
 
 impl History {
-    /// Paths and contents of the plain files below a folder whose names end like YAML. Gives up beyond `most` files or `limit`
+    /// Paths and contents of the plain files below a folder that kustomize may read, by their names. Gives up beyond `most` files or `limit`
     /// bytes in all, with what was too much.
     pub(super) fn yaml_below(
         &self,
@@ -269,7 +269,9 @@ impl History {
                 let entry = entry?;
                 let name = String::from_utf8_lossy(entry.filename()).into_owned();
                 let path = if at.is_empty() { name } else { format!("{at}/{name}") };
-                let is_yaml = path.ends_with(".yaml") || path.ends_with(".yml");
+                // kustomize reads a file of this name, too.
+                let is_kustomization = path.rsplit('/').next() == Some("Kustomization");
+                let is_yaml = path.ends_with(".yaml") || path.ends_with(".yml") || is_kustomization;
                 match entry.mode().kind() {
                     EntryKind::Tree => open.push((path, entry.object_id())),
                     EntryKind::Blob | EntryKind::BlobExecutable if is_yaml => {
