@@ -228,7 +228,19 @@ impl Coded for Error {
             Self::Gone { .. } | Self::Replaced { .. } => {
                 "somebody else changed it during the operation: find out who before going on".into()
             }
-            Self::NotOurs { name, .. } => format!("rename or remove {name} if it is not needed"),
+            // What is of somebody else may be the only copy of their data.
+            Self::NotOurs { kind: Kind::Claim, name, .. } => {
+                format!("find out whose claim {name} is, and leave it until that is known: it may hold data")
+            }
+            Self::NotOurs { kind: Kind::Volume, name, .. } => {
+                format!("find out what volume {name} holds, and leave it until that is known")
+            }
+            Self::NotOurs { kind: Kind::Snapshot | Kind::Content, name, .. } => {
+                format!("leave {name}: it may be the only copy. Find out what it was taken for: windlass snapshots")
+            }
+            Self::NotOurs { kind: Kind::RestorePoint, .. } => {
+                "name a restore point of this app: windlass snapshots".into()
+            }
             Self::NotRetained { volume, .. } => {
                 format!("something sets {volume} back: find out what, the data would be deleted with the claim")
             }
@@ -238,7 +250,23 @@ impl Coded for Error {
             Self::Class(_, refusal) => refusal.hint().into(),
             Self::StorageClass { .. } => "make the storage class of the claim again, with its old driver".into(),
             Self::NeedsConsumer { .. } => "make a node available on which the old volume can be used".into(),
-            _ => String::new(),
+            Self::ClaimTerminating(claim) => format!("wait until {claim} is gone, and find out who deleted it"),
+            Self::ClaimNotBound { claim, .. } => format!("see why {claim} is not bound: kubectl describe pvc"),
+            Self::VolumePhase { volume, passes: true, .. } => format!("wait, and see what still has {volume}"),
+            Self::VolumePhase { volume, passes: false, .. } => {
+                format!("see why {volume} has failed: kubectl describe pv. Its data may still be there")
+            }
+            Self::InUse { volume, by } => format!("nothing was done to {volume}: find out whether {by} still needs it"),
+            Self::NotReserved { volume, .. } => {
+                format!("find out who changed the claimRef of {volume} during the operation")
+            }
+            Self::DoesNotFit { volume, claim, .. } => {
+                format!("{volume} holds the copy and stays: compare it with the recorded spec of {claim}")
+            }
+            Self::Manifest { .. } | Self::RestorePoint { .. } => {
+                "read it with the version of Windlass that wrote it; the copy itself is still there".into()
+            }
+            Self::Quantity { of, .. } => format!("correct the size of {of}: a Kubernetes quantity, such as 1Gi"),
         }
     }
 
@@ -256,5 +284,18 @@ impl Coded for Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::from_coded(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_hint_has_anybody_remove_what_may_be_a_copy() {
+        for kind in [Kind::Claim, Kind::Volume, Kind::Snapshot, Kind::Content, Kind::RestorePoint] {
+            let hint = Error::NotOurs { kind, name: "n".into(), seen: "of another app".into() }.hint();
+            assert!(!hint.is_empty() && !hint.contains("remove") && !hint.contains("delete"), "{hint}");
+        }
     }
 }
