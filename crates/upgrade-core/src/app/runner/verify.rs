@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 
 use super::Work;
 use crate::Failure;
+use crate::app::changes::remove_workload;
 use crate::engine::Observation;
-use crate::ports::{Applied, BlockedVersion, ClaimFacts, HealthReport, ReplacedVolume};
+use crate::ports::{
+    Applied, BlockedVersion, ClaimFacts, HealthReport, ObjectRef, ReplacedVolume, WorkloadFacts, WorkloadKind,
+};
 
 impl Work<'_> {
     /// The whole predicate. That a pod of the target was ever ready is noted at once and never forgotten: from then on it may
@@ -79,8 +82,45 @@ impl Work<'_> {
     }
 
     async fn health(&self) -> Result<HealthReport, Failure> {
+        let watched = self.health_of(&self.inputs.watched).await?;
+        if !matches!(watched, HealthReport::Healthy { .. }) {
+            return Ok(watched);
+        }
+        // Looked for when all else is well, because it asks much of the API server.
+        let added = self.added().await?;
+        if added.is_empty() {
+            return Ok(watched);
+        }
+        let all: Vec<ObjectRef> = self.inputs.watched.iter().cloned().chain(added).collect();
+        self.health_of(&all).await
+    }
+
+    async fn health_of(&self, workloads: &[ObjectRef]) -> Result<HealthReport, Failure> {
         let inputs = &self.inputs;
-        self.ports.health.check(&inputs.app, &inputs.watched, &inputs.to, &inputs.health.http).await
+        self.ports.health.check(&inputs.app, workloads, &inputs.to, &inputs.health.http).await
+    }
+
+    /// What is delivered and was not there when the plan was made: a Kustomization that does not wait is Ready without it. What nobody
+    /// meant to run, and what ends by itself, is the delivery's to judge.
+    async fn added(&self) -> Result<Vec<ObjectRef>, Failure> {
+        let inputs = &self.inputs;
+        let found = self.ports.workloads.find(&inputs.app, &inputs.own, &[]).await?;
+        let is_meant_to_run = |found: &WorkloadFacts| match found.kind {
+            WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet => found.replicas > 0,
+            WorkloadKind::DaemonSet | WorkloadKind::CronJob => true,
+            WorkloadKind::Job | WorkloadKind::Pod | WorkloadKind::Other => false,
+        };
+        let is_added = |found: &WorkloadFacts| {
+            found.delivered
+                && found.object.namespace == inputs.app.namespace
+                && !inputs.watched.contains(&found.object)
+                && !inputs.accepted.contains(&remove_workload(&found.object))
+        };
+        Ok(found
+            .into_iter()
+            .filter(|found| is_added(found) && is_meant_to_run(found))
+            .map(|found| found.object)
+            .collect())
     }
 
     fn has_served(&self) -> bool {

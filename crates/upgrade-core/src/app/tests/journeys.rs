@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use super::world::{Behaviour, Fault, Journey, Setup, Trouble, World};
 use crate::app::after::FollowUp;
 use crate::engine::{Cause, Outcome};
+use crate::ports::HealthReport;
 
 const RELEASE: Setup =
     Setup { release: true, declares_suspend: false, declares_replicas: false, as_found: None, online: false };
@@ -42,6 +43,29 @@ fn an_upgrade_ends_with_the_new_version_and_everything_as_found() {
         assert_eq!(journey.outcome(), &Outcome::Succeeded, "{setup:?}");
         assert_sound(&journey, &format!("{setup:?}"));
         assert_eq!(journey.follow_up(), FollowUp::Nothing);
+    }
+}
+
+#[test]
+fn a_workload_that_the_target_adds_must_be_healthy_too() {
+    for setup in [PLAIN, RELEASE] {
+        for (report, code) in [
+            (HealthReport::Healthy { evidence: String::new() }, None),
+            (HealthReport::Broken("the worker crashes".into()), Some("unhealthy")),
+            (HealthReport::Waiting("the worker is not ready".into()), Some("deadline")),
+        ] {
+            let world = World::new(setup);
+            world.state().worker = Some(report);
+            let journey = world.upgrade(Trouble::default());
+            match (code, journey.outcome()) {
+                (None, Outcome::Succeeded) => {}
+                (Some(code), Outcome::Failed { step, failure }) => {
+                    assert_eq!(step, "verify/healthy");
+                    assert!(failure.code.contains(code), "{failure:?}");
+                }
+                (_, outcome) => panic!("{outcome:?}"),
+            }
+        }
     }
 }
 
@@ -132,7 +156,7 @@ fn passing(call: &str) -> &'static [Fault] {
     }
 }
 
-const READS: [&str; 16] = [
+const READS: [&str; 17] = [
     "delivery.suspension",
     "delivery.carriers",
     "delivery.attempted",
@@ -146,6 +170,7 @@ const READS: [&str; 16] = [
     "volumes.snapshot_state",
     "volumes.claim",
     "volumes.volume",
+    "workloads.find",
     "workloads.state",
     "workloads.holders",
     "workloads.pods",

@@ -26,7 +26,7 @@ pub(super) use storage::Write;
 use crate::Failure;
 use crate::engine::{GuardState, Journal, MemoryStore, Plan};
 use crate::ports::{
-    BlockedVersion, Clock, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError, Stored,
+    BlockedVersion, Clock, HealthReport, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError, Stored,
 };
 
 /// What happens to one port call.
@@ -79,6 +79,8 @@ pub(super) struct State {
     pub(super) pods: Vec<pods::Pod>,
     /// Whether there is also a pod without the data, always ready.
     pub(super) frontend: bool,
+    /// How a workload without data is that only 1.1.0 has, if it has one.
+    pub(super) worker: Option<HealthReport>,
     /// Until when no pod can be made, as when a quota is used up.
     pub(super) no_pods_until: Option<Timestamp>,
     /// When all pods go once, as when a node is lost.
@@ -125,6 +127,7 @@ impl State {
             deployment: pods::Deployment::new(),
             pods: Vec::new(),
             frontend: false,
+            worker: None,
             no_pods_until: None,
             interrupt_in: None,
             unmounts_at: None,

@@ -18,6 +18,11 @@ use crate::ports::{
     Suspension, TemplateMatch, VolumeState, WorkloadFacts, WorkloadState, Workloads,
 };
 
+/// The workload that only 1.1.0 has.
+fn worker_object() -> ObjectRef {
+    ObjectRef { name: "worker".into(), ..deployment() }
+}
+
 impl State {
     fn delivery_facts(&self) -> DeliveryFacts {
         let objects = self.objects.iter().enumerate().map(|(at, one)| DeliveryObject {
@@ -301,7 +306,13 @@ impl SnapshotManager for World {
 #[async_trait]
 impl Workloads for World {
     async fn find(&self, _: &AppRef, _: &[ObjectRef], _: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
-        self.call("workloads.find", |state| Ok(vec![state.workload_facts()])).await
+        self.call("workloads.find", |state| {
+            let worker = state.worker.is_some() && state.deployment.version == "1.1.0";
+            let worker =
+                worker.then(|| WorkloadFacts { object: worker_object(), claims: Vec::new(), ..state.workload_facts() });
+            Ok([state.workload_facts()].into_iter().chain(worker).collect())
+        })
+        .await
     }
 
     async fn state(&self, _: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {
@@ -341,11 +352,16 @@ impl HealthChecker for World {
     async fn check(
         &self,
         _: &AppRef,
-        _: &[ObjectRef],
+        workloads: &[ObjectRef],
         pins: &[PinValue],
         _: &[HttpCheck],
     ) -> Result<HealthReport, Failure> {
-        self.call("health.check", |state| Ok(state.health(&pins[0].value))).await
+        self.call("health.check", |state| {
+            let app = state.health(&pins[0].value);
+            let worker = state.worker.clone().filter(|_| workloads.contains(&worker_object()));
+            Ok(if matches!(app, HealthReport::Healthy { .. }) { worker.unwrap_or(app) } else { app })
+        })
+        .await
     }
 }
 
