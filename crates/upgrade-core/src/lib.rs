@@ -4,6 +4,7 @@
 //!   return, forward after it. It knows nothing about apps.
 //! - [`app`] is the journey of an app through Git, as plans for that engine and decisions over [`ports`].
 //! - [`ports`] are the small traits through which everything outside is reached.
+//! - [`image`] tells which container images a pin is about.
 //! - [`version`] knows versions, ranges and their order.
 //!
 //! This crate has no Kubernetes, Git or HTTP client, no runtime, and no clock but the one it is given.
@@ -12,6 +13,7 @@ pub mod app;
 pub mod duration;
 pub mod engine;
 mod failure;
+pub mod image;
 pub mod ports;
 pub mod version;
 

@@ -12,7 +12,6 @@ mod find;
 mod health;
 mod holders;
 mod http;
-mod image;
 pub mod kstatus;
 mod objects;
 mod pods;

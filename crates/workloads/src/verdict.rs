@@ -11,12 +11,13 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use kube::core::DynamicObject;
 use serde_json::Value;
+use upgrade_core::image;
 use upgrade_core::ports::{ObjectRef, PinValue, WorkloadKind};
 
 use crate::kstatus::{self, Status};
 use crate::objects::{controller, ended, images, ready};
 use crate::pods::containers;
-use crate::{image, scale};
+use crate::scale;
 
 /// Crashes after which a container is given up on: the first ones are often only a neighbour that is not up yet.
 const CRASHES: i32 = 2;

@@ -321,6 +321,16 @@ pub(super) const CODES: &[Row] = &[
         "No live object shows the version that a pin carries, so whether it arrived could not be told.",
         "Name the field that the live object takes its version from.",
     ),
+    (
+        "pin-without-container",
+        "No container of the app has an image that an image/NAME pin is the version of, so the app's health could not be told.",
+        "Call the component image/REPOSITORY, by the last part of the image's repository, or pin the container's own image.",
+    ),
+    (
+        "image-differs-from-pin",
+        "A container does not have the tag that its pin carries in Git, so the app would never count as healthy.",
+        "Let the delivery settle; a tag that the chart changes (a v before it) cannot be an image pin.",
+    ),
     ("frozen", "An object is marked so that Git does not reach it.", "Remove the mark that the message names."),
     (
         "force",

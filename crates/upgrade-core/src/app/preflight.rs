@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{AppFacts, same_repository};
 use super::{AppSpec, RollbackAsk, UpgradeAsk, changes, message, retention, rollback, upgrade};
-use crate::ports::{DeliveryObject, PinFacts, Readiness};
+use crate::image;
+use crate::ports::{DeliveryObject, PinFacts, PinValue, Readiness};
 use crate::version::{Range, Version, is_downgrade};
 
 /// One reason not to begin.
@@ -41,10 +42,11 @@ impl Verdict {
 
     /// Whether everything that was refused may pass by itself while the delivery settles: worth waiting a little.
     pub fn may_pass_soon(&self) -> bool {
-        const SETTLING: [&str; 5] = [
+        const SETTLING: [&str; 6] = [
             "parent-not-ready",
             "readiness-unknown",
             "live-differs-from-git",
+            "image-differs-from-pin",
             "source-without-artifact",
             "unready-snapshot",
         ];
@@ -65,6 +67,7 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
     common(&mut verdict, &ask.app, facts, &ask.take_over);
     targets(&mut verdict, ask, facts);
     git_is_live(&mut verdict, facts);
+    images_are_pinned(&mut verdict, facts);
     sources(&mut verdict, &ask.app, facts);
     for object in &facts.delivery.objects {
         for (code, message) in &object.refusals {
@@ -347,6 +350,36 @@ fn git_is_live(verdict: &mut Verdict, facts: &AppFacts) {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Health is judged by the images that a pin is about. What that judgement cannot recognise today, it would wait for in vain once
+/// the release cannot be taken back.
+fn images_are_pinned(verdict: &mut Verdict, facts: &AppFacts) {
+    let pins = facts.repositories.iter().flat_map(|repository| &repository.pins);
+    for found in pins.filter(|found| found.pin.component.starts_with("image/")) {
+        let pin = PinValue { pin: found.pin.clone(), value: found.value.clone() };
+        let (component, value) = (&pin.pin.component, &pin.value);
+        let mut is_about_any = false;
+        for workload in facts.workloads.iter().filter(|workload| workload.delivered) {
+            for (container, reference) in &workload.images {
+                if !image::belongs(&pin, container, reference) {
+                    continue;
+                }
+                is_about_any = true;
+                if !image::runs(&pin, reference) {
+                    let object = &workload.object;
+                    let message = format!("{component} is {value} in Git, and {object} has the image {reference}");
+                    let hint = "let the delivery settle; the image's tag must be the value as it stands in Git";
+                    verdict.refuse("image-differs-from-pin", message, hint);
+                }
+            }
+        }
+        if !is_about_any {
+            let message = format!("no container of the app has an image that {component} is the version of");
+            let hint = "call the component image/REPOSITORY, by the last part of the image's repository";
+            verdict.refuse("pin-without-container", message, hint);
         }
     }
 }

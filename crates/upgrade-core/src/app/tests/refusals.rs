@@ -61,6 +61,9 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
         ("live-differs-from-git", |_, facts| facts.live[0].shows = Some("0.9.0".into())),
         ("pin-not-live", |_, facts| facts.live[0].shows = None),
         ("pin-not-live", |_, facts| facts.live.clear()),
+        ("pin-without-container", |_, facts| facts.workloads[0].images[0].1 = "registry.test/nginx:1.0.0".into()),
+        ("pin-without-container", |_, facts| facts.workloads.clear()),
+        ("image-differs-from-pin", |_, facts| facts.workloads[0].images[0].1 = "registry.test/notes:v1.0.0".into()),
         ("suspended-by-others", |_, facts| facts.delivery.objects[0].suspend = Some(true)),
         ("suspended-by-others", |_, facts| facts.delivery.sources[0].suspend = Some(true)),
         ("held-by-other-operation", |_, facts| {

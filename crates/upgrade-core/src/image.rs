@@ -1,6 +1,6 @@
 //! Image references, and whether a container runs what a pin asks for.
 
-use upgrade_core::ports::{PinPart, PinValue};
+use crate::ports::{PinPart, PinValue};
 
 /// An image reference in its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ fn parse(image: &str) -> Reference<'_> {
 
 /// Whether the container is one that the pin `image/<name>` is about: its repository is `<name>` or ends in `/<name>`, or the pin's
 /// own field names the container.
-pub(crate) fn belongs(pin: &PinValue, container: &str, image: &str) -> bool {
+pub fn belongs(pin: &PinValue, container: &str, image: &str) -> bool {
     let Some(name) = pin.pin.component.strip_prefix("image/") else { return false };
     let repository = parse(image).repository;
     let by_name = repository == name || repository.strip_suffix(name).is_some_and(|rest| rest.ends_with('/'));
@@ -33,7 +33,7 @@ pub(crate) fn belongs(pin: &PinValue, container: &str, image: &str) -> bool {
 }
 
 /// Whether the image is of the pinned version.
-pub(crate) fn runs(pin: &PinValue, image: &str) -> bool {
+pub fn runs(pin: &PinValue, image: &str) -> bool {
     let Reference { tag, digest, .. } = parse(image);
     let value = pin.value.as_str();
     match pin.pin.part {
@@ -41,11 +41,12 @@ pub(crate) fn runs(pin: &PinValue, image: &str) -> bool {
             digest.is_some_and(|digest| digest == value || digest.strip_prefix("sha256:") == Some(value))
         }
         PinPart::Tag => tag == Some(value),
-        // A whole scalar may be the tag alone, the tag with a digest, or the whole reference.
+        // A whole scalar may be the tag alone, the digest alone, both, or the whole reference.
         PinPart::Whole => {
             let pinned = parse(value);
             image == value
                 || tag == Some(value)
+                || digest == Some(value)
                 || (digest == pinned.digest && digest.is_some() && tag == Some(pinned.repository))
         }
     }
@@ -53,7 +54,7 @@ pub(crate) fn runs(pin: &PinValue, image: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use upgrade_core::ports::Pin;
+    use crate::ports::Pin;
 
     use super::*;
 
@@ -109,6 +110,8 @@ mod tests {
             (PinPart::Whole, "1.0", "notes", false),
             (PinPart::Whole, "1.0@sha256:ab", "notes:1.0@sha256:ab", true),
             (PinPart::Whole, "1.0@sha256:ab", "notes:1.0@sha256:cd", false),
+            (PinPart::Whole, "sha256:ab", "notes:1.0@sha256:ab", true),
+            (PinPart::Whole, "sha256:ab", "notes:1.0", false),
             (PinPart::Whole, "r/notes:1.0", "r/notes:1.0", true),
             (PinPart::Whole, "r/notes:1.0", "notes:1.0", false),
             (PinPart::Tag, "1.0", "r:5000/notes:1.0", true),
