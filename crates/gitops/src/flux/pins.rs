@@ -87,7 +87,8 @@ pub(super) fn place(pin: &Pin, own: &[Own]) -> Place {
 
 /// The image name of a pin in the `images` of a kustomization file; empty when it is named by index.
 fn kustomize_image(pin: &Pin, path: &Path) -> Option<String> {
-    if !pin.object.starts_with('#') && !pin.object.starts_with("Kustomization/") {
+    // Such a file seldom has a name; the kind alone is how its document is named then.
+    if pin.object.split('/').next() != Some("Kustomization") && !pin.object.starts_with('#') {
         return None;
     }
     match path.steps() {
@@ -264,6 +265,8 @@ mod tests {
         for (object, field, name) in [
             ("#0", "images[name=ghcr.io/x/notes].newTag", "ghcr.io/x/notes"),
             ("Kustomization/any", "images[name=notes].newTag", "notes"),
+            ("Kustomization", "images[name=notes].newTag", "notes"),
+            ("Kustomization", "images[0].newTag", "web"),
             ("#0", "images[0].newTag", "web"),
         ] {
             let Place::Images { image, workloads, .. } = place(&pin("image/web", object, field), &own()) else {
