@@ -69,7 +69,17 @@ pub(super) fn facts(live: &Live, own: bool) -> Result<DeliveryObject, FluxError>
 }
 
 /// Whether whoever applies the object from Git owns `spec.suspend`. What others set by hand is owned by an update.
+///
+/// A hold of ours takes the field from them, and so does putting a `false` back: then it counts as declared as long as what is or was
+/// before us is that `false`, which `flux resume` never leaves.
 fn declares_suspend(live: &Live) -> bool {
+    let before = if live.annotation(HELD_BY).is_some() { as_found(live).flatten() } else { live.suspend() };
+    let owns = |entry: &Value| entry.pointer("/fieldsV1/f:spec/f:suspend").is_some();
+    let is_ours = |entry: &Value| entry.get("manager").and_then(Value::as_str) == Some(FIELD_MANAGER);
+    let entries = live.json.pointer("/metadata/managedFields").and_then(Value::as_array);
+    if before == Some(false) && entries.is_some_and(|all| all.iter().any(|entry| owns(entry) && is_ours(entry))) {
+        return true;
+    }
     let managers = live.json.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
     managers.filter(|entry| entry.pointer("/fieldsV1/f:spec/f:suspend").is_some()).any(|entry| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();

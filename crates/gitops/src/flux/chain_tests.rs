@@ -5,7 +5,7 @@ use upgrade_core::ports::{DeliveryRole, Readiness};
 
 use super::super::fixtures::{apps_object, git_repository, kustomization, release, release_object};
 use super::super::live::Live;
-use super::{facts, parent, parent_refusals, source_facts};
+use super::{FIELD_MANAGER, HELD_BY, facts, parent, parent_refusals, source_facts};
 
 /// A change of some fields of an object.
 type Change = &'static [(&'static str, &'static str)];
@@ -164,6 +164,23 @@ fn git_declares_suspend_when_the_applier_owns_it() {
         live.json["metadata"]["managedFields"] =
             json!([{ "manager": manager, "operation": operation, "fieldsV1": { "f:spec": { field: {} } } }]);
         assert_eq!(facts(&live, false).unwrap().suspend_declared, declared, "{manager} {field}");
+    }
+}
+
+#[test]
+fn what_git_declared_is_not_forgotten_because_a_hold_of_ours_took_the_field() {
+    for (suspend, annotations, declared) in [
+        (json!(true), json!({ HELD_BY: "op-1", "upgrades.windlass.dev/hold-as-found": "false" }), true),
+        (json!(true), json!({ HELD_BY: "op-1", "upgrades.windlass.dev/hold-as-found": "absent" }), false),
+        (json!(false), json!({}), true),
+        (json!(null), json!({}), false),
+    ] {
+        let mut live = kustomization();
+        live.json["spec"]["suspend"] = suspend;
+        live.json["metadata"]["annotations"] = annotations.clone();
+        live.json["metadata"]["managedFields"] =
+            json!([{ "manager": FIELD_MANAGER, "operation": "Update", "fieldsV1": { "f:spec": { "f:suspend": {} } } }]);
+        assert_eq!(facts(&live, false).unwrap().suspend_declared, declared, "{annotations}");
     }
 }
 
