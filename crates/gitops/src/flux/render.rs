@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use kube::Client;
 use serde_json::Value;
 use upgrade_core::Failure;
-use upgrade_core::app::facts::same_repository;
+use upgrade_core::app::facts::fetches;
 use upgrade_core::ports::{AppRef, GitManager, ObjectRef, Piece, PinValue, Rendered, Renderer, Rendering, Repository};
 use windlass_api::foreign::Kustomization;
 
@@ -46,12 +46,12 @@ impl FluxRenderer {
         if source.kind != "GitRepository" {
             return Ok(Err(format!("it takes its files from {source}, not from Git")));
         }
-        let url = match self.objects.find(&source).await? {
-            Some(source) if source.object.group == SOURCE => source.text("/spec/url").to_owned(),
-            _ => String::new(),
+        let fetched = match self.objects.find(&source).await? {
+            Some(source) if source.object.group == SOURCE => Some(chain::source_facts(&source)?),
+            _ => None,
         };
-        let Some((repository, commit)) = at.iter().find(|(repository, _)| same_repository(&repository.url, &url))
-        else {
+        let is_fetched = |one: &Repository| fetched.as_ref().is_some_and(|source| fetches(source, one));
+        let Some((repository, commit)) = at.iter().find(|(repository, _)| is_fetched(repository)) else {
             return Ok(Err(format!("no repository of the app is the one that {source} reads")));
         };
         if let Err(why) = is_knowable(live) {

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::facts::AppFacts;
-use super::{AppStep, AutoRollback, HealthPolicy};
+use super::{AppStep, AutoRollback, HealthPolicy, Reader};
 use crate::engine::Step;
 use crate::ports::{
     AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, PodFact,
@@ -69,8 +69,11 @@ pub struct AppInputs {
     pub roots: Vec<Root>,
     /// Parents that must keep running meanwhile: held shared.
     pub shared: Vec<ObjectRef>,
-    /// Git sources of the chain.
+    /// Git sources of the chain that fetch one of the repositories.
     pub sources: Vec<ObjectRef>,
+    /// Who shows commits of which repository.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
     /// Where release objects take their charts from: asked to look again before a release, or a new chart stays unknown.
     pub chart_sources: Vec<ObjectRef>,
     /// Repositories.
@@ -353,7 +356,7 @@ pub(super) fn commit_and_release_steps(inputs: &AppInputs, release_is_irrevocabl
             .undone_by("wait until no source and no live object shows the version any more"),
         );
         for repository in &inputs.repositories {
-            if !inputs.changes().any(|(_, to)| to.pin.repository == repository.name) {
+            if !inputs.changes_in(&repository.name) {
                 continue;
             }
             let step = AppStep::Commit { repository: repository.name.clone() };
@@ -364,7 +367,11 @@ pub(super) fn commit_and_release_steps(inputs: &AppInputs, release_is_irrevocabl
                     .undone_by(format!("revert the commit in {}", repository.name)),
             );
         }
-        for source in &inputs.sources {
+        let shows_one = |source: &&ObjectRef| {
+            let mut written = inputs.repositories.iter().filter(|one| inputs.changes_in(&one.name));
+            written.any(|one| inputs.reads(source, &one.name))
+        };
+        for source in inputs.sources.iter().filter(shows_one) {
             let step = AppStep::Fetch { source: source.clone() };
             let title = format!("wait until {source} has fetched the commit");
             steps.push(Step::new(id("release/fetch", source), title, step.to_value(), inputs.delivery_deadline()));

@@ -9,7 +9,7 @@ use crate::Failure;
 use crate::ports::{
     AppStore, BlockedVersion, Carrier, CarrierKind, ClaimFacts, Delivery, DeliveryFacts, GitManager, Neighbour,
     PinFacts, PinValue, Renderer, Rendering, Repository, RestorePointRecord, Rights, SnapshotManager, SnapshotState,
-    WorkloadFacts, Workloads,
+    SourceFacts, WorkloadFacts, Workloads,
 };
 
 /// What was read of one repository.
@@ -115,7 +115,7 @@ pub async fn gather(
         let head = ports.git.head(app, repository).await?;
         let pins: Vec<_> = spec.pins.iter().filter(|pin| pin.repository == repository.name).cloned().collect();
         let pins = ports.git.pins(app, repository, &head, &pins).await?;
-        let shipped = delivery.sources.iter().find(|source| same_repository(&source.url, &repository.url));
+        let shipped = delivery.sources.iter().find(|source| fetches(source, repository));
         let ships_along = match shipped.and_then(|source| source.commit.as_deref()) {
             Some(commit) if commit == head => Some(Vec::new()),
             Some(commit) => ports.git.log(app, repository, commit, &head, 20).await?,
@@ -170,6 +170,11 @@ pub async fn gather(
         restorable,
         missing_rights,
     })
+}
+
+/// Whether a source fetches what is written to the repository: the same branch of the same address.
+pub fn fetches(source: &SourceFacts, repository: &Repository) -> bool {
+    source.branch.as_ref() == Some(&repository.branch) && same_repository(&source.url, &repository.url)
 }
 
 /// Whether two addresses name the same repository, as far as text can tell: scheme, user and a `.git` suffix do not count.

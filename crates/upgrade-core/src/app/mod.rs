@@ -10,6 +10,7 @@ pub mod changes;
 pub mod facts;
 mod message;
 pub mod preflight;
+mod readers;
 pub mod replaced;
 pub mod retention;
 pub mod rollback;
@@ -23,5 +24,6 @@ pub use ask::{
     AppSpec, AutoRollback, Consistency, HealthPolicy, RollbackAsk, SnapshotPolicy, UpgradeAsk, VersionPolicy,
 };
 pub use build::{AppInputs, PlannedWorkload, Root, collide, roots};
+pub use readers::Reader;
 pub use runner::{AppPorts, AppRunner};
 pub use step::AppStep;

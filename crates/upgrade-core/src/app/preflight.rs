@@ -5,10 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::{AppFacts, same_repository};
+use super::facts::{AppFacts, fetches, same_repository};
 use super::{AppSpec, RollbackAsk, UpgradeAsk, changes, message, retention, rollback, upgrade};
 use crate::image;
-use crate::ports::{DeliveryObject, PinFacts, PinValue, Readiness};
+use crate::ports::{
+    DeliveryFacts, DeliveryObject, DeliveryRole, ObjectRef, PinFacts, PinValue, Readiness, Repository, SourceFacts,
+};
 use crate::version::{Range, Version, is_downgrade};
 
 /// One reason not to begin.
@@ -119,6 +121,12 @@ pub fn rollback(ask: &RollbackAsk, facts: &AppFacts) -> Verdict {
             );
             verdict.refuse("superseded", message, "decide which version is wanted, then ask for a rollback by hand");
         }
+    }
+    // Data of the older version below a version that nobody takes back would be the end of it.
+    let put_back = from.iter().zip(&to).filter(|(from, to)| from.value != to.value).map(|(_, to)| &to.pin.repository);
+    let put_back: Vec<&String> = put_back.collect();
+    for repository in ask.app.repositories.iter().filter(|one| put_back.contains(&&one.name)) {
+        is_fetched(&mut verdict, facts, repository);
     }
     if ask.restore_data {
         restorable(&mut verdict, ask, facts);
@@ -389,33 +397,11 @@ fn sources(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
         verdict.refuse("no-git-source", "no Git source was found above the app", "only sources in Git can be gated");
     }
     for repository in &spec.repositories {
-        let matching = facts.delivery.sources.iter().find(|source| same_repository(&source.url, &repository.url));
-        match matching {
-            None if !facts.delivery.sources.is_empty() => {
-                let message = format!("no source of the app reads {}", repository.name);
-                verdict.refuse(
-                    "repository-not-the-source",
-                    message,
-                    "name the repository that the app's GitRepository reads",
-                );
-            }
-            Some(source) if source.branch.is_some() && source.branch.as_deref() != Some(repository.branch.as_str()) => {
-                let message = format!(
-                    "{} follows branch {}, and {} would be written",
-                    source.object,
-                    source.branch.as_deref().unwrap_or_default(),
-                    repository.branch
-                );
-                verdict.refuse("branch-not-the-source", message, "write the branch that is delivered");
-            }
-            _ => {}
-        }
+        is_fetched(verdict, facts, repository);
     }
-    for source in &facts.delivery.sources {
-        if source.branch.is_none() {
-            let message = format!("{} follows a tag, a range or a commit, not a branch", source.object);
-            verdict.refuse("source-not-a-branch", message, "let it follow a branch");
-        }
+    comes_from_ours(verdict, spec, facts);
+    let ours = |source: &&SourceFacts| spec.repositories.iter().any(|repository| fetches(source, repository));
+    for source in facts.delivery.sources.iter().filter(ours) {
         if source.verifies {
             let message = format!("{} accepts signed commits only, and Windlass cannot sign here", source.object);
             verdict.refuse("source-verifies", message, "");
@@ -423,6 +409,66 @@ fn sources(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
         if source.commit.is_none() {
             let message = format!("{} has no artifact yet", source.object);
             verdict.refuse("source-without-artifact", message, "wait until it has fetched once");
+        }
+    }
+}
+
+/// What is written must be what some source fetches.
+fn is_fetched(verdict: &mut Verdict, facts: &AppFacts, repository: &Repository) {
+    let sources = &facts.delivery.sources;
+    if sources.is_empty() || sources.iter().any(|source| fetches(source, repository)) {
+        return;
+    }
+    match sources.iter().find(|source| same_repository(&source.url, &repository.url)) {
+        None => {
+            let message = format!("no source of the app reads {}", repository.name);
+            let hint = "name the repository that the app's GitRepository reads";
+            verdict.refuse("repository-not-the-source", message, hint);
+        }
+        Some(SourceFacts { object, branch: Some(branch), .. }) => {
+            let message = format!("{object} follows branch {branch}, and {} would be written", repository.branch);
+            verdict.refuse("branch-not-the-source", message, "write the branch that is delivered");
+        }
+        Some(SourceFacts { object, branch: None, .. }) => {
+            let message = format!("{object} follows a tag, a range or a commit, not a branch");
+            verdict.refuse("source-not-a-branch", message, "let it follow a branch");
+        }
+    }
+}
+
+/// What brings the app's own objects must come from a repository of the app: a source above that is another one is none of our
+/// business, but through this one no commit of ours would ever arrive.
+fn comes_from_ours(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
+    let DeliveryFacts { objects, sources } = &facts.delivery;
+    let find = |wanted: &ObjectRef| objects.iter().find(|object| object.object == *wanted);
+    for own in objects.iter().filter(|object| object.own) {
+        let applier = match own.role {
+            DeliveryRole::Manifests => Some(own),
+            DeliveryRole::Release => own.parent.as_ref().and_then(find),
+        };
+        let source = applier.and_then(|applier| applier.source.as_ref());
+        let Some(source) = source.and_then(|wanted| sources.iter().find(|source| source.object == *wanted)) else {
+            continue;
+        };
+        let reads = |repository: &Repository| same_repository(&source.url, &repository.url);
+        if spec.repositories.iter().any(|repository| fetches(source, repository)) {
+            continue;
+        }
+        match &source.branch {
+            None => {
+                let message = format!("{} follows a tag, a range or a commit, not a branch", source.object);
+                verdict.refuse("source-not-a-branch", message, "let it follow a branch");
+            }
+            Some(branch) if spec.repositories.iter().any(reads) => {
+                let message = format!("{} comes from branch {branch}, which the app does not name", own.object);
+                verdict.refuse("branch-not-the-source", message, "write the branch that is delivered");
+            }
+            Some(_) => {
+                let message =
+                    format!("{} comes from {}, which reads no repository of the app", own.object, source.object);
+                let hint = "name the repository that the app's GitRepository reads";
+                verdict.refuse("repository-not-the-source", message, hint);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use super::build::{
 };
 use super::facts::AppFacts;
 use super::upgrade::{protect, unprotect};
-use super::{AppStep, RollbackAsk};
+use super::{AppStep, RollbackAsk, readers};
 use crate::engine::{Plan, PlanError, Step};
 use crate::ports::{PinValue, RestorePointRecord};
 
@@ -47,7 +47,8 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         own: ask.app.own.clone(),
         shared: shared(&facts.delivery, &roots),
         roots,
-        sources: facts.delivery.sources.iter().map(|source| source.object.clone()).collect(),
+        sources: readers::sources(&facts.delivery, &ask.app.repositories),
+        readers: readers::readers(&facts.delivery, &ask.app.repositories),
         chart_sources: chart_sources(&facts.delivery),
         repositories: ask.app.repositories.clone(),
         message: message(ask, &from, &to),

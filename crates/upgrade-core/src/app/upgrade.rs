@@ -7,7 +7,7 @@ use super::build::{
     planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
-use super::{AppStep, Consistency, UpgradeAsk, changes};
+use super::{AppStep, Consistency, UpgradeAsk, changes, readers};
 use crate::engine::{Plan, PlanError, Step, Stretch};
 use crate::ports::{ObjectRef, PinValue};
 
@@ -36,7 +36,8 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         own: ask.app.own.clone(),
         shared: shared(&facts.delivery, &roots),
         roots,
-        sources: facts.delivery.sources.iter().map(|source| source.object.clone()).collect(),
+        sources: readers::sources(&facts.delivery, &ask.app.repositories),
+        readers: readers::readers(&facts.delivery, &ask.app.repositories),
         chart_sources: chart_sources(&facts.delivery),
         repositories: ask.app.repositories.clone(),
         message: message(ask, &from, &to),

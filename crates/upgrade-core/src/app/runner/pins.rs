@@ -1,5 +1,7 @@
 //! Git, and everything between Git and the cluster that shows a version.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use super::Work;
@@ -12,6 +14,13 @@ impl Work<'_> {
     fn repository(&self, name: &str) -> Result<&Repository, Failure> {
         let found = self.inputs.repositories.iter().find(|repository| repository.name == name);
         found.ok_or_else(|| super::not_planned("repository", name))
+    }
+
+    /// The repositories whose commits the object shows.
+    fn read_by(&self, object: &ObjectRef) -> impl Iterator<Item = &Repository> {
+        let read: Vec<&Repository> =
+            self.inputs.repositories.iter().filter(|one| self.inputs.reads(object, &one.name)).collect();
+        read.into_iter()
     }
 
     /// The key under which a commit of this operation is found again.
@@ -102,12 +111,13 @@ impl Work<'_> {
         let changing: Vec<PinValue> =
             values.iter().filter(|value| self.inputs.changes().any(|(_, to)| to.pin == value.pin)).cloned().collect();
         let carriers = self.ports.delivery.carriers(app, &self.inputs.own, &self.inputs.sources, &changing).await?;
-        for repository in &self.inputs.repositories {
+        for repository in self.inputs.repositories.iter().filter(|one| self.inputs.changes_in(&one.name)) {
             let head = self.ports.git.head(app, repository).await?;
             if let Some(shown) = self.showing_at(repository, &head, &changing).await? {
                 return Ok(Some(format!("{shown} at the head of {}", repository.branch)));
             }
-            for artifact in carriers.iter().filter(|carrier| carrier.kind == CarrierKind::Artifact) {
+            let artifacts = carriers.iter().filter(|carrier| carrier.kind == CarrierKind::Artifact);
+            for artifact in artifacts.filter(|artifact| self.inputs.reads(&artifact.object, &repository.name)) {
                 let Some(commit) = artifact.shows.as_deref().filter(|commit| *commit != head) else { continue };
                 if let Some(shown) = self.showing_at(repository, commit, &changing).await? {
                     return Ok(Some(format!("{shown} in the artifact of {}", artifact.object)));
@@ -145,7 +155,7 @@ impl Work<'_> {
         let Some(commit) = artifact.and_then(|artifact| artifact.shows.clone()) else {
             return Ok(Observation::Absent(format!("{source} to fetch anything")));
         };
-        for repository in &self.inputs.repositories {
+        for repository in self.read_by(source) {
             let Some(ours) = self.seen(&format!("commit/push/{}", repository.name), "sha") else { continue };
             match self.ports.git.ancestry(app, repository, &ours, &commit).await? {
                 Ancestry::Contained => {}
@@ -189,18 +199,21 @@ impl Work<'_> {
     /// The commits known to contain ours, among those that sources and manifests objects show.
     pub(super) async fn containing_commits(&self) -> Result<Vec<String>, Failure> {
         let app = &self.inputs.app;
-        let mut shown: Vec<String> = Vec::new();
         let carriers = self.ports.delivery.carriers(app, &self.inputs.own, &self.inputs.sources, &[]).await?;
-        shown.extend(carriers.into_iter().filter(|one| one.kind == CarrierKind::Artifact).filter_map(|one| one.shows));
+        let artifacts = carriers.into_iter().filter(|one| one.kind == CarrierKind::Artifact);
+        let mut shown: Vec<(ObjectRef, String)> = artifacts.filter_map(|one| Some((one.object, one.shows?))).collect();
         for object in self.manifests_objects() {
-            shown.extend(self.ports.delivery.attempted(object).await?);
+            shown.extend(self.ports.delivery.attempted(object).await?.map(|commit| (object.clone(), commit)));
         }
-        shown.sort();
-        shown.dedup();
+        // Each commit once, with the repositories that those who show it read.
+        let mut commits: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for (object, commit) in shown {
+            commits.entry(commit).or_default().extend(self.read_by(&object).map(|repository| repository.name.as_str()));
+        }
         let mut containing = Vec::new();
-        for commit in shown {
-            let mut contains = true;
-            for repository in &self.inputs.repositories {
+        for (commit, read) in commits {
+            let mut contains = !read.is_empty() || self.inputs.changes().next().is_none();
+            for repository in self.inputs.repositories.iter().filter(|one| read.contains(one.name.as_str())) {
                 let Some(ours) = self.seen(&format!("commit/push/{}", repository.name), "sha") else { continue };
                 if self.ports.git.ancestry(app, repository, &ours, &commit).await? == Ancestry::Contained {
                     self.still_ours(repository, &commit).await?;
@@ -249,7 +262,7 @@ impl Work<'_> {
         let Some(attempted) = self.ports.delivery.attempted(object).await? else {
             return Ok(Observation::Absent(format!("{object} to apply anything")));
         };
-        for repository in &self.inputs.repositories {
+        for repository in self.read_by(object) {
             let Some(ours) = self.seen(&format!("commit/push/{}", repository.name), "sha") else { continue };
             if self.ports.git.ancestry(&self.inputs.app, repository, &ours, &attempted).await? != Ancestry::Contained {
                 return Ok(Observation::Absent(format!("{object} to apply {}", brief(&ours))));

@@ -19,6 +19,10 @@ pub(super) fn kustomization(name: &str) -> ObjectRef {
     ObjectRef::new("kustomize.toolkit.fluxcd.io", "Kustomization", "flux-system", name)
 }
 
+pub(super) fn git_repository(name: &str) -> ObjectRef {
+    ObjectRef::new("source.toolkit.fluxcd.io", "GitRepository", "flux-system", name)
+}
+
 pub(super) fn release() -> ObjectRef {
     ObjectRef::new("helm.toolkit.fluxcd.io", "HelmRelease", "notes", "notes")
 }
@@ -62,7 +66,7 @@ fn object(object: ObjectRef, role: DeliveryRole, own: bool, parent: Option<Objec
         role,
         own,
         parent,
-        source: None,
+        source: (role == DeliveryRole::Manifests).then(|| git_repository("apps")),
         suspend: None,
         suspend_declared: false,
         held_by: None,
@@ -125,9 +129,28 @@ pub(super) fn release_facts() -> AppFacts {
     facts_of(vec![object(kustomization("root"), DeliveryRole::Manifests, false, None), own])
 }
 
+/// The same below a bootstrap repository, whose Kustomization applies the root and which the app does not name.
+pub(super) fn bootstrapped(mut facts: DeliveryFacts) -> DeliveryFacts {
+    let mut above = object(kustomization("flux-system"), DeliveryRole::Manifests, false, None);
+    above.source = Some(git_repository("flux-system"));
+    facts.objects[0].parent = Some(above.object.clone());
+    facts.objects.insert(0, above);
+    facts.sources.push(SourceFacts {
+        object: git_repository("flux-system"),
+        uid: "uid-of-bootstrap".into(),
+        url: "https://git.test/team/fleet".into(),
+        branch: None,
+        verifies: true,
+        suspend: None,
+        commit: Some("b0".into()),
+        readiness: Readiness::Ready,
+    });
+    facts
+}
+
 fn facts_of(objects: Vec<DeliveryObject>) -> AppFacts {
     let source = SourceFacts {
-        object: ObjectRef::new("source.toolkit.fluxcd.io", "GitRepository", "flux-system", "apps"),
+        object: git_repository("apps"),
         uid: "uid-of-source".into(),
         url: "https://git.test/team/apps".into(),
         branch: Some("main".into()),

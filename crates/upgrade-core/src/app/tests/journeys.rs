@@ -7,8 +7,14 @@ use crate::app::after::FollowUp;
 use crate::engine::{Cause, Outcome};
 use crate::ports::HealthReport;
 
-const RELEASE: Setup =
-    Setup { release: true, declares_suspend: false, declares_replicas: false, as_found: None, online: false };
+const RELEASE: Setup = Setup {
+    release: true,
+    declares_suspend: false,
+    declares_replicas: false,
+    as_found: None,
+    online: false,
+    bootstrap: false,
+};
 const PLAIN: Setup = Setup { release: false, ..RELEASE };
 /// Git declares `suspend: false` of the app's own object.
 const DECLARED: Setup = Setup { declares_suspend: true, as_found: Some(false), ..PLAIN };
@@ -20,6 +26,8 @@ fn setups() -> Vec<Setup> {
         Setup { declares_replicas: true, as_found: Some(false), ..PLAIN },
         DECLARED,
         RELEASE,
+        Setup { bootstrap: true, ..PLAIN },
+        Setup { bootstrap: true, ..RELEASE },
         Setup { release: true, declares_replicas: true, ..DECLARED },
     ]
 }

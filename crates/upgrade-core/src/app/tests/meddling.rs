@@ -7,8 +7,14 @@ use crate::app::after::FollowUp;
 use crate::engine::Outcome;
 use crate::ports::ReclaimPolicy;
 
-const RELEASE: Setup =
-    Setup { release: true, declares_suspend: false, declares_replicas: false, as_found: None, online: false };
+const RELEASE: Setup = Setup {
+    release: true,
+    declares_suspend: false,
+    declares_replicas: false,
+    as_found: None,
+    online: false,
+    bootstrap: false,
+};
 const PLAIN: Setup = Setup { release: false, ..RELEASE };
 
 fn upgrade(setup: Setup, after: &'static str, act: Meddle) -> Journey {

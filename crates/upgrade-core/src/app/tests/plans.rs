@@ -1,10 +1,12 @@
 //! The order in which things are done, and what each plan promises to put back.
 
-use super::builders::{claim, facts, kustomization, release, release_facts, rollback, upgrade_to};
+use super::builders::{
+    bootstrapped, claim, facts, git_repository, kustomization, release, release_facts, rollback, upgrade_to,
+};
 use crate::app::facts::AppFacts;
 use crate::app::{self, AppInputs, Consistency, collide, roots, upgrade};
 use crate::engine::{Plan, PlanError};
-use crate::ports::ReclaimPolicy;
+use crate::ports::{ReclaimPolicy, Repository};
 
 fn ids(plan: &Plan) -> Vec<&str> {
     plan.steps.iter().map(|step| step.id.as_str()).collect()
@@ -55,6 +57,47 @@ fn an_upgrade_of_plain_manifests_goes_in_this_order() {
             "finish/record",
         ]
     );
+}
+
+#[test]
+fn only_sources_that_fetch_a_written_repository_are_asked_for_the_commit() {
+    for mut facts in [facts(), release_facts()] {
+        facts.delivery = bootstrapped(facts.delivery);
+        let plan = upgrade_plan(&facts);
+        let fetched: Vec<&str> = ids(&plan).into_iter().filter(|id| id.starts_with("release/fetch/")).collect();
+        assert_eq!(fetched, ["release/fetch/gitrepository/flux-system/apps"]);
+        let inputs = inputs(&plan);
+        assert!(inputs.reads(&kustomization("root"), "apps") && inputs.reads(&git_repository("apps"), "apps"));
+        assert!(!inputs.reads(&kustomization("flux-system"), "apps"));
+        assert!(inputs.shared.contains(&kustomization("flux-system")), "it must keep running all the same");
+    }
+}
+
+#[test]
+fn each_of_two_written_repositories_is_waited_for_at_its_own_source() {
+    let mut facts = facts();
+    facts.delivery = bootstrapped(facts.delivery);
+    facts.delivery.sources[1].branch = Some("main".into());
+    let mut ask = upgrade_to("1.1.0");
+    ask.app.repositories.push(Repository {
+        name: "fleet".into(),
+        url: "https://git.test/team/fleet.git".into(),
+        ..ask.app.repositories[0].clone()
+    });
+    let mut other = facts.repositories[0].clone();
+    other.repository = ask.app.repositories[1].clone();
+    other.pins[0].pin.repository = "fleet".into();
+    facts.repositories.push(other);
+    let both = upgrade::plan(&ask, &facts).unwrap();
+    assert_eq!(ids(&both).iter().filter(|id| id.starts_with("release/fetch/")).count(), 2);
+    let inputs = inputs(&both);
+    let reads = |name: &str, repository: &str| inputs.reads(&git_repository(name), repository);
+    assert!(reads("apps", "apps") && reads("flux-system", "fleet"));
+    assert!(!reads("apps", "fleet") && !reads("flux-system", "apps"));
+    // One that gets no commit has none to wait for.
+    facts.repositories[1].pins[0].value = "1.1.0".into();
+    let one = upgrade::plan(&ask, &facts).unwrap();
+    assert!(!ids(&one).contains(&"release/fetch/gitrepository/flux-system/flux-system"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Every refusal by name, each from facts that differ from the ordinary ones in one thing.
 
-use super::builders::{at, facts, release_facts, rollback, upgrade_to, workload};
+use super::builders::{at, bootstrapped, facts, git_repository, release_facts, rollback, upgrade_to, workload};
 use super::world::{Setup, World};
 use crate::app::facts::AppFacts;
 use crate::app::preflight::{self, Verdict};
@@ -17,6 +17,38 @@ fn an_ordinary_upgrade_and_an_ordinary_rollback_are_not_refused() {
     assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &release_facts())), [""; 0]);
     let (ask, facts) = rollback();
     assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+}
+
+#[test]
+fn a_repository_above_the_app_that_is_not_written_is_nobodys_business() {
+    for mut facts in [facts(), release_facts()] {
+        facts.delivery = bootstrapped(facts.delivery);
+        assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &facts)), [""; 0]);
+        // Another branch of the same address is another source, too.
+        facts.delivery.sources[1].url = facts.delivery.sources[0].url.clone();
+        facts.delivery.sources.reverse();
+        assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &facts)), [""; 0]);
+    }
+}
+
+#[test]
+fn an_app_that_comes_from_a_repository_which_is_not_written_is_refused() {
+    let cases: [(&str, fn(&mut AppFacts)); 3] = [
+        ("source-not-a-branch", |_| {}),
+        ("repository-not-the-source", |facts| facts.delivery.sources[1].branch = Some("main".into())),
+        ("branch-not-the-source", |facts| {
+            facts.delivery.sources[1].branch = Some("prod".into());
+            facts.delivery.sources[1].url = facts.delivery.sources[0].url.clone();
+        }),
+    ];
+    for (code, change) in cases {
+        for (mut facts, applier) in [(facts(), 2), (release_facts(), 1)] {
+            facts.delivery = bootstrapped(facts.delivery);
+            facts.delivery.objects[applier].source = Some(git_repository("flux-system"));
+            change(&mut facts);
+            assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &facts)), [code]);
+        }
+    }
 }
 
 fn neighbour(namespace: &str, own: Vec<ObjectRef>, claims: &[&str]) -> Neighbour {
@@ -124,6 +156,9 @@ fn each_reason_not_to_roll_back_is_refused_by_name() {
         ("superseded", |ask, _| {
             ask.only_from = vec![PinValue { pin: ask.app.pins[0].clone(), value: "3.0.0".into() }];
         }),
+        ("repository-not-the-source", |_, facts| facts.delivery.sources[0].url = "https://git.test/x".into()),
+        ("branch-not-the-source", |_, facts| facts.delivery.sources[0].branch = Some("release".into())),
+        ("source-not-a-branch", |_, facts| facts.delivery.sources[0].branch = None),
         ("foreign-consumer", |_, facts| {
             let mut other = workload();
             other.object = ObjectRef::new("apps", "Deployment", "notes", "reader");

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::builders::{kustomization, release};
+use super::super::builders::{git_repository, kustomization, release};
 use super::{Setup, State};
 use crate::Failure;
 use crate::ports::{DeliveryRole, Hold, ObjectRef, Suspension};
@@ -31,8 +31,13 @@ impl Source {
     }
 
     pub(super) fn object() -> ObjectRef {
-        ObjectRef::new("source.toolkit.fluxcd.io", "GitRepository", "flux-system", "apps")
+        git_repository("apps")
     }
+}
+
+/// What is above the root and reads another repository: its source and its Kustomization, and the commit that both show.
+pub(super) fn bootstrap() -> (ObjectRef, ObjectRef, String) {
+    (git_repository("flux-system"), kustomization("flux-system"), "b0".into())
 }
 
 /// A reconciliation under way.
@@ -180,6 +185,9 @@ impl State {
     }
 
     pub(super) fn poke(&mut self, object: &ObjectRef, token: &str) -> Result<(), Failure> {
+        if self.setup.bootstrap && *object == bootstrap().1 {
+            return Ok(());
+        }
         if *object == Source::object() {
             self.source.requested = token.into();
             return Ok(());

@@ -68,7 +68,9 @@ impl Git {
         if self.shallow && commit != descendant {
             return Ok(Ancestry::Unknown);
         }
-        Ok(if self.at(commit)? <= self.at(descendant)? { Ancestry::Contained } else { Ancestry::NotContained })
+        // The branch does not have it: nothing is known of what it contains.
+        let Ok(descendant) = self.at(descendant) else { return Ok(Ancestry::Unknown) };
+        Ok(if self.at(commit)? <= descendant { Ancestry::Contained } else { Ancestry::NotContained })
     }
 
     pub(super) fn pins(&self, commit: &str) -> Result<Vec<PinFacts>, Failure> {

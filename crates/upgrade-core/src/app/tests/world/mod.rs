@@ -57,6 +57,8 @@ pub(super) struct Setup {
     pub(super) as_found: Option<bool>,
     /// Snapshots are taken while the app runs.
     pub(super) online: bool,
+    /// The root is applied from a repository of its own, which the app does not name.
+    pub(super) bootstrap: bool,
 }
 
 /// The whole model.

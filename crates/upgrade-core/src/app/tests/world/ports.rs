@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::super::builders::{deployment, kustomization, piece, release};
-use super::flux::Source;
+use super::super::builders::{bootstrapped, deployment, kustomization, piece, release};
+use super::flux::{Source, bootstrap};
 use super::{State, World};
 use crate::Failure;
 use crate::ports::{
@@ -30,8 +30,8 @@ impl State {
             uid: one.uid.clone(),
             role: one.role,
             own: at == 1,
-            parent: (at == 1).then(|| kustomization("root")),
-            source: None,
+            parent: if at == 1 { Some(kustomization("root")) } else { self.setup.bootstrap.then(|| bootstrap().1) },
+            source: (one.role == DeliveryRole::Manifests).then(Source::object),
             suspend: one.suspend,
             suspend_declared: at == 1 && self.setup.declares_suspend,
             held_by: one.held_by.clone(),
@@ -51,7 +51,8 @@ impl State {
             commit: Some(self.source.artifact.clone()),
             readiness: Readiness::Ready,
         };
-        DeliveryFacts { objects: objects.collect(), sources: vec![source] }
+        let facts = DeliveryFacts { objects: objects.collect(), sources: vec![source] };
+        if self.setup.bootstrap { bootstrapped(facts) } else { facts }
     }
 
     fn carriers(&self, sources: &[ObjectRef], pins: &[PinValue]) -> Vec<Carrier> {
@@ -59,7 +60,7 @@ impl State {
             kind: CarrierKind::Artifact,
             object: source.clone(),
             component: String::new(),
-            shows: Some(self.source.artifact.clone()),
+            shows: Some(if *source == bootstrap().0 { bootstrap().2 } else { self.source.artifact.clone() }),
         });
         let (object, shows) = if self.setup.release {
             (release(), self.objects[1].spec.clone())
@@ -145,7 +146,13 @@ impl Delivery for World {
     }
 
     async fn attempted(&self, object: &ObjectRef) -> Result<Option<String>, Failure> {
-        self.call("delivery.attempted", |state| Ok(Some(state.object(object)?.attempted.clone()))).await
+        self.call("delivery.attempted", |state| {
+            if state.setup.bootstrap && *object == bootstrap().1 {
+                return Ok(Some(bootstrap().2));
+            }
+            Ok(Some(state.object(object)?.attempted.clone()))
+        })
+        .await
     }
 
     async fn freeze(&self, _: &ObjectRef, _: &str, frozen: bool) -> Result<(), Failure> {
