@@ -62,12 +62,17 @@ pub fn follow_up(
     restorable: bool,
     taken_at: &str,
 ) -> FollowUp {
-    let Outcome::Failed { failure, .. } = outcome else { return FollowUp::Nothing };
+    let Outcome::Failed { step, failure } = outcome else { return FollowUp::Nothing };
     let restore_data = restorable && seen.created;
     let roll_back = FollowUp::RollBack { restore_data, loses_writes: restore_data && seen.served };
     // Somebody else has changed the version meanwhile: going back would undo their decision.
     if failure.code == "superseded" {
         return FollowUp::Ask { choices: choices(restorable, seen, taken_at) };
+    }
+    // It ran, was verified and has soaked; what failed is only the tidying up after it.
+    if step.starts_with("finish/") {
+        let choices = choices(restorable, seen, taken_at);
+        return FollowUp::Ask { choices: format!("The new version was verified and has soaked; {choices}") };
     }
     match policy {
         AutoRollback::Always => roll_back,
@@ -125,6 +130,16 @@ mod tests {
         let seen = Sighting { created: true, served: false };
         let next = follow_up(&failed("superseded"), AutoRollback::Always, seen, true, "now");
         assert!(matches!(next, FollowUp::Ask { .. }));
+    }
+
+    #[test]
+    fn a_verified_version_is_never_rolled_back_unasked_for_what_failed_after_it() {
+        let failure = Failure::permanent("app-gone", "x");
+        let outcome = Outcome::Failed { step: "finish/record".into(), failure };
+        for policy in [AutoRollback::Always, AutoRollback::IfNeverReady, AutoRollback::Never] {
+            let seen = Sighting { created: true, served: false };
+            assert!(matches!(follow_up(&outcome, policy, seen, true, "now"), FollowUp::Ask { .. }), "{policy:?}");
+        }
     }
 
     #[test]

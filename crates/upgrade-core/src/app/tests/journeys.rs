@@ -14,6 +14,7 @@ const RELEASE: Setup = Setup {
     as_found: None,
     online: false,
     bootstrap: false,
+    always: false,
 };
 const PLAIN: Setup = Setup { release: false, ..RELEASE };
 /// Git declares `suspend: false` of the app's own object.
@@ -117,6 +118,15 @@ fn a_version_that_served_and_broke_asks_first() {
     assert!(matches!(upgrade.outcome(), Outcome::Failed { step, .. } if step.starts_with("verify/")));
     assert_sound(&upgrade, "served and broke");
     assert!(matches!(upgrade.follow_up(), FollowUp::Ask { .. }));
+}
+
+#[test]
+fn a_version_that_has_soaked_stays_when_its_app_is_gone_at_the_end() {
+    let run = |trouble| World::new(Setup { always: true, ..PLAIN }).upgrade(trouble);
+    let last = run(Trouble::default()).calls().iter().position(|call| *call == "apps.set_current").unwrap();
+    let journey = run(Trouble { fault: Some((last, Fault::Refused)), ..Trouble::default() });
+    assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "finish/record"));
+    assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }), "{:?}", journey.follow_up());
 }
 
 #[test]

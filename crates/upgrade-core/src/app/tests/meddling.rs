@@ -14,6 +14,7 @@ const RELEASE: Setup = Setup {
     as_found: None,
     online: false,
     bootstrap: false,
+    always: false,
 };
 const PLAIN: Setup = Setup { release: false, ..RELEASE };
 

@@ -11,7 +11,7 @@ use super::{Fault, State, World, Write};
 use crate::app::after::{FollowUp, follow_up, sighting};
 use crate::app::facts::{AppFacts, FactPorts, gather};
 use crate::app::preflight;
-use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, Consistency, RollbackAsk, rollback, upgrade};
+use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, AutoRollback, Consistency, RollbackAsk, rollback, upgrade};
 use crate::engine::{Engine, EngineError, Journal, Outcome, Plan, Signals, StepState, Tick};
 use crate::ports::{Clock, JournalStore, ReclaimPolicy, RestorePointRecord, Workloads};
 
@@ -62,6 +62,9 @@ impl World {
         let setup = self.state().setup;
         if setup.release {
             spec.own = vec![release()];
+        }
+        if setup.always {
+            spec.auto_rollback = AutoRollback::Always;
         }
         if setup.online {
             spec.snapshots.consistency = Consistency::Online;

@@ -59,6 +59,8 @@ pub(super) struct Setup {
     pub(super) online: bool,
     /// The root is applied from a repository of its own, which the app does not name.
     pub(super) bootstrap: bool,
+    /// What failed is rolled back whatever it loses.
+    pub(super) always: bool,
 }
 
 /// The whole model.
