@@ -100,6 +100,10 @@ impl Work<'_> {
         let adopted = self.inputs.root(object).is_some_and(|root| root.adopted);
         // When the namespace goes, so does the data: there is none left that a version could be the wrong one for.
         if (committed || adopted) && self.cx.journal.let_go().is_none() {
+            if let Some(late) = self.inputs.repositories.iter().find(|one| self.may_still_land(&one.name)) {
+                let what = format!("a push that {} has never answered, and that may still land", late.name);
+                return Ok(Observation::pending(what, 1000));
+            }
             let foreign = if adopted { &self.inputs.from } else { &self.inputs.to };
             if let Some(shows) = self.carrier_showing(foreign).await? {
                 return Ok(Observation::pending(

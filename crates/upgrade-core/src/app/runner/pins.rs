@@ -2,13 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::Work;
 use crate::Failure;
 use crate::app::message::fill;
-use crate::engine::{Direction, Observation};
+use crate::engine::{Cause, Course, Direction, Observation, StepState};
 use crate::ports::{Ancestry, CarrierKind, CommitRequest, ObjectRef, Pin, PinValue, Repository};
+
+/// How long a server may go on with a push that nobody waits for any more: its hooks run on.
+const LATE_PUSH: SignedDuration = SignedDuration::from_mins(5);
+/// Noted of a push whose answer was never seen.
+const UNANSWERED: &str = "unanswered";
 
 impl Work<'_> {
     fn repository(&self, name: &str) -> Result<&Repository, Failure> {
@@ -65,6 +71,15 @@ impl Work<'_> {
     }
 
     pub(super) async fn is_committed(&self, repository: &str) -> Result<Observation, Failure> {
+        // The attempt before this one was never answered, or its process died: nothing else would tell that later.
+        let noted = self.cx.journal.evidence(&self.cx.step.id).get(UNANSWERED).is_some();
+        if !noted && self.cx.now > self.cx.started_at() {
+            return Ok(Observation::Pending {
+                waiting_for: format!("an answer of {repository} about the commit"),
+                look_again_in: SignedDuration::ZERO,
+                sighted: Some(json!({UNANSWERED: true})),
+            });
+        }
         let key = self.commit_key(Direction::Do);
         let found = self.ports.git.find(&self.inputs.app, self.repository(repository)?, &key).await?;
         Ok(match found {
@@ -73,11 +88,35 @@ impl Work<'_> {
         })
     }
 
+    /// Whether a push of this operation may still land: it was begun, and neither a refusal nor the commit was ever seen. Its
+    /// time counts from the end of the operation, which is after every push.
+    pub(super) fn may_still_land(&self, repository: &str) -> bool {
+        let (id, journal) = (format!("commit/push/{repository}"), self.cx.journal);
+        let Some(entry) = journal.entry(&id).filter(|entry| entry.begun && entry.state != StepState::Undone) else {
+            return false;
+        };
+        if entry.evidence.get("sha").is_some() {
+            return false;
+        }
+        let was_refused = matches!(
+            &journal.course,
+            Course::Back(Cause::StepFailed { step, failure })
+                if *step == id && !failure.retryable && failure.code != "deadline-exceeded"
+        );
+        if was_refused && entry.evidence.get(UNANSWERED).is_none() {
+            return false;
+        }
+        journal.finished_at.is_none_or(|end| self.cx.now.duration_since(end) < LATE_PUSH)
+    }
+
     /// The revert is there, or nothing of ours is left to be reverted.
     pub(super) async fn is_reverted(&self, repository: &str) -> Result<Observation, Failure> {
         let app = &self.inputs.app;
         let remote = self.repository(repository)?;
         if self.ports.git.find(app, remote, &self.commit_key(Direction::Do)).await?.is_none() {
+            if self.may_still_land(repository) {
+                return Ok(Observation::pending(format!("a push that {repository} has never answered"), 1000));
+            }
             return Ok(Observation::Done(json!({"neverPushed": true})));
         }
         let head = self.ports.git.head(app, remote).await?;

@@ -264,6 +264,37 @@ fn while_git_cannot_be_reached_nothing_is_let_go_and_it_heals_by_itself() {
 }
 
 #[test]
+fn a_push_that_lands_after_it_was_given_up_is_reverted_before_anything_is_let_go() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = upgrade(setup, "commit/carriers", |state| {
+            state.git.hooks_take = Some(SignedDuration::from_secs(240));
+            // Only the push is slow, and its revert is not.
+            state.after = Some(("workloads.start", |state| state.git.hooks_take = None));
+        });
+        assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
+        journey.world.state().pass(SignedDuration::from_secs(300));
+        let keys: Vec<_> = journey.world.state().git.commits.iter().filter_map(|one| one.key.clone()).collect();
+        assert_eq!(keys, ["0f1e2d3c-op", "0f1e2d3c-op/revert"]);
+        assert_sound_but(&journey, "");
+        assert!(journey.world.state().pods.iter().all(|pod| pod.version == "1.0.0"));
+        let gave_up = journey.journal.finished_at.unwrap().duration_since(journey.journal.started_at).as_secs();
+        assert!(gave_up < 240, "the operation had ended before: {gave_up} s");
+    }
+}
+
+#[test]
+fn a_push_that_never_lands_does_not_keep_the_app_suspended_for_ever() {
+    let journey = upgrade(PLAIN, "commit/carriers", |state| {
+        state.git.hooks_take = Some(SignedDuration::from_hours(100));
+    });
+    assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
+    assert_sound_but(&journey, "");
+    assert_eq!(journey.world.state().git.commits.len(), 1);
+    let waited = journey.world.state().now.duration_since(journey.journal.finished_at.unwrap());
+    assert!(waited.as_secs() >= 300, "{waited}");
+}
+
+#[test]
 fn no_claim_is_deleted_while_a_copy_could_be_lost() {
     let cases: [(&str, Meddle, &str); 4] = [
         ("swap/reserve/data", |state| set_policy(state, "pv-data"), "not-retained"),

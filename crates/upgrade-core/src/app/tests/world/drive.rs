@@ -53,7 +53,7 @@ fn poll<F: Future>(future: F) -> Option<F::Output> {
 
 /// How long leftovers are looked after.
 fn give_up(journal: &Journal) -> Timestamp {
-    journal.finished_at.unwrap_or(Timestamp::MAX).saturating_add(SignedDuration::from_mins(5)).unwrap()
+    journal.finished_at.unwrap_or(Timestamp::MAX).saturating_add(SignedDuration::from_mins(10)).unwrap()
 }
 
 impl World {

@@ -1,6 +1,6 @@
 //! One branch whose commits carry the version of the app.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::super::builders::{pin, repository};
 use super::State;
@@ -25,11 +25,16 @@ pub(in crate::app::tests) struct Git {
     pub(in crate::app::tests) shallow: bool,
     /// Until when nobody reaches it.
     pub(in crate::app::tests) down_until: Option<Timestamp>,
+    /// How long its hooks take over a push, when that is longer than anybody waits.
+    pub(in crate::app::tests) hooks_take: Option<SignedDuration>,
+    /// Pushes that are still in the hooks, each with the head it was made on and when it lands.
+    late: Vec<(Timestamp, String, Commit)>,
 }
 
 impl Git {
     pub(super) fn new() -> Self {
-        let mut git = Self { commits: Vec::new(), shallow: false, down_until: None };
+        let mut git =
+            Self { commits: Vec::new(), shallow: false, down_until: None, hooks_take: None, late: Vec::new() };
         git.push("1.0.0", None, "Add notes");
         git
     }
@@ -86,6 +91,16 @@ impl Git {
 }
 
 impl State {
+    /// What has been in the hooks long enough lands, if the head is still the one it was made on.
+    pub(super) fn turn_git(&mut self) {
+        let now = self.now;
+        for (_, head, commit) in self.git.late.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
+            if self.git.head().sha == head {
+                self.git.push(&commit.version, commit.key, &commit.message);
+            }
+        }
+    }
+
     /// Git, if it can be reached.
     pub(super) fn reach_git(&self) -> Result<&Git, Failure> {
         match self.git.down_until.filter(|until| *until > self.now) {
@@ -107,6 +122,12 @@ impl State {
             self.may_commit(&running);
         } else if self.running.as_ref().is_some_and(Running::is_rollback) {
             self.breach("a rollback's own commit is reverted");
+        }
+        if let Some(hooks) = self.git.hooks_take {
+            let (key, message) = (Some(request.operation.clone()), request.message.clone());
+            let commit = Commit { sha: String::new(), version: wanted, key, message };
+            self.git.late.push((self.now + hooks, self.git.head().sha.clone(), commit));
+            return Err(Failure::transient("git-unreachable", "no answer within 2 minutes"));
         }
         self.git.push(&wanted, Some(request.operation.clone()), &request.message);
         Ok(self.git.find(&request.operation).unwrap())

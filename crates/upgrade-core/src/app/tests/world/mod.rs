@@ -179,6 +179,7 @@ impl State {
     }
 
     fn turn(&mut self) {
+        self.turn_git();
         self.turn_source();
         self.turn_objects();
         self.turn_pods();
