@@ -13,6 +13,11 @@ pub(super) const CODES: &[Row] = &[
         "Delete that claim if it is a mistake; the step is tried again.",
     ),
     (
+        "commit-not-undone",
+        "The mark on a held object stays as it is until the commit is undone.",
+        "Nothing: it goes when the commit does.",
+    ),
+    (
         "content-gone",
         "The content of a snapshot is gone.",
         "The copy is lost: the operation does not go on without one.",

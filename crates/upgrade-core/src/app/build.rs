@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::facts::AppFacts;
-use super::{AppStep, AutoRollback, HealthPolicy, Reader};
+use super::{AppStep, AutoRollback, HealthPolicy, Reader, stage};
 use crate::engine::Step;
 use crate::ports::{
     AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, PodFact,
@@ -339,7 +339,7 @@ pub(super) fn commit_and_release_steps(inputs: &AppInputs, release_is_irrevocabl
     let commits = inputs.changes().next().is_some();
     if commits {
         for root in &inputs.roots {
-            let step = AppStep::Stage { root: root.object.clone(), stage: "committing".into() };
+            let step = AppStep::Stage { root: root.object.clone(), stage: stage::COMMITTING.into() };
             let title = format!("write on {} that a version is being committed", root.object);
             steps.push(
                 Step::new(id("stage", &root.object), title, step.to_value(), deadlines::WRITE)

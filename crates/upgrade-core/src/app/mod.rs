@@ -15,6 +15,7 @@ pub mod replaced;
 pub mod retention;
 pub mod rollback;
 mod runner;
+pub mod stage;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -103,7 +103,7 @@ pub struct DeliveryFacts {
 pub struct Hold {
     /// UID of the request: the lock of this object.
     pub operation: String,
-    /// Where the operation stands, for the sweep of a leader that finds no request: `held`, `committed`.
+    /// Where the operation stands, for the sweep of a leader that finds no request: one of [`stage`](crate::app::stage).
     pub stage: String,
     /// `spec.suspend` as found, to be put back exactly.
     pub as_found: Option<bool>,

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Work, gone, replaced};
 use crate::Failure;
-use crate::app::Root;
-use crate::engine::{Direction, Observation};
+use crate::app::{Root, rollback, stage};
+use crate::engine::{Direction, Observation, StepState};
 use crate::ports::{Hold, ObjectRef};
 
 impl Work<'_> {
@@ -42,7 +42,7 @@ impl Work<'_> {
         let root = self.root(object)?;
         let hold = Hold {
             operation: self.cx.plan.operation.clone(),
-            stage: "held".into(),
+            stage: self.first_stage(object).into(),
             as_found: root.as_found,
             token: self.intended("token").unwrap_or_else(|| self.cx.token()),
             take_over: self.inputs.take_over.clone(),
@@ -113,6 +113,32 @@ impl Work<'_> {
             }
         }
         Ok(Observation::absent())
+    }
+
+    /// What is written on an object when it is suspended, and again once a commit is undone. A rollback finds Git and data apart,
+    /// and so may an operation that takes over the hold of another.
+    pub(super) fn first_stage(&self, object: &ObjectRef) -> &'static str {
+        if self.cx.plan.workflow == rollback::WORKFLOW {
+            stage::RESTORING
+        } else if self.inputs.root(object).is_some_and(|root| root.adopted) {
+            stage::COMMITTING
+        } else {
+            stage::HELD
+        }
+    }
+
+    /// The undo of a stage: not before the commit is undone and shows nowhere, or the object would be let go with it.
+    pub(super) async fn has_first_stage(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let seen = self.has_stage(object, self.first_stage(object)).await?;
+        let mut commits = self.cx.journal.entries.iter().filter(|entry| entry.step.starts_with("commit/"));
+        match commits.find(|entry| entry.begun && entry.state != StepState::Undone) {
+            // A leftover at once: what is undone after it must not wait.
+            Some(open) if !matches!(seen, Observation::Done(_)) => {
+                Err(Failure::permanent("commit-not-undone", format!("{} is not undone yet", open.step))
+                    .with_hint("it is undone when the commit is"))
+            }
+            _ => Ok(seen),
+        }
     }
 
     pub(super) async fn set_stage(&self, object: &ObjectRef, stage: &str) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::State;
+use crate::app::stage;
 use crate::ports::{DeliveryRole, ReclaimPolicy};
 
 /// What the operation that runs is about.
@@ -50,6 +51,25 @@ impl State {
         }
         for what in lost {
             self.breach(what);
+        }
+        self.check_stages();
+    }
+
+    /// Whoever finds a hold without its request lets it go if its stage says so: then no commit of ours may show that the data
+    /// does not belong to.
+    fn check_stages(&mut self) {
+        let held = self.objects.iter().any(|one| one.held_by.is_some() && stage::may_be_let_go(&one.suspension()));
+        let Some(newest) = self.storage.volume_of("data").filter(|_| held).and_then(|volume| {
+            let written = [volume.data.last(), volume.dirty.last()];
+            written.into_iter().flatten().max_by_key(|write| write.at).map(|write| write.version.clone())
+        }) else {
+            return;
+        };
+        let fetched = self.git.commits.iter().find(|commit| commit.sha == self.source.artifact);
+        let ours = [Some(self.git.head()), fetched].into_iter().flatten().filter(|commit| commit.key.is_some());
+        let foreign: Vec<String> = ours.map(|commit| commit.version.clone()).filter(|one| *one != newest).collect();
+        if let Some(foreign) = foreign.first() {
+            self.breach(format!("a hold says that it may be let go, and {foreign} would start on data of {newest}"));
         }
     }
 
