@@ -54,6 +54,7 @@ pub(crate) fn state(kind: WorkloadKind, object: &DynamicObject) -> WorkloadState
     WorkloadState {
         uid: object.uid().unwrap_or_default(),
         resource_version: object.resource_version().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
         replicas,
         suspend: object
             .data

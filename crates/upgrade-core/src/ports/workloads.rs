@@ -104,6 +104,9 @@ pub struct WorkloadState {
     pub uid: String,
     /// Resource version of what was read.
     pub resource_version: String,
+    /// Its generation: every change of its spec, its replicas among them, makes the next one. Of some kinds a change of
+    /// annotations does, too.
+    pub generation: i64,
     /// `spec.replicas`; 0 for kinds without it.
     pub replicas: i32,
     /// `spec.suspend` of a CronJob.

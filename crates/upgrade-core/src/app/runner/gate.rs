@@ -1,6 +1,8 @@
 //! What must hold right before a version is committed, and again right before it is released: everything the restore point
 //! rests on is still true.
 
+use serde_json::Value;
+
 use super::Work;
 use crate::Failure;
 use crate::app::build::id;
@@ -13,7 +15,7 @@ impl Work<'_> {
         self.suspensions_are_ours().await?;
         self.claims_are_the_planned_ones().await?;
         if self.inputs.stopped && !self.has_released_another() {
-            self.nothing_has_started().await?;
+            self.nothing_has_started(true).await?;
         }
         Ok(())
     }
@@ -29,7 +31,8 @@ impl Work<'_> {
     /// For the swap of claims, which the claims themselves do not survive unchanged.
     pub(super) async fn suspended_and_idle(&self) -> Result<(), Failure> {
         self.suspensions_are_ours().await?;
-        self.nothing_has_started().await
+        // Once the first claim is deleted, what ran before it has no say any more: going on is the only way.
+        self.nothing_has_started(!self.cx.journal.irrevocable(self.cx.plan)).await
     }
 
     async fn suspensions_are_ours(&self) -> Result<(), Failure> {
@@ -82,16 +85,26 @@ impl Work<'_> {
     }
 
     /// Nothing may run, or have run, on the data since it was cut: else the restore point does not hold every write.
-    async fn nothing_has_started(&self) -> Result<(), Failure> {
+    async fn nothing_has_started(&self, or_been_changed: bool) -> Result<(), Failure> {
         let claims = self.inputs.claim_names();
         let holders = self.ports.workloads.holders(&self.inputs.app.namespace, &claims).await?;
         if let Some(holder) = holders.first() {
             return Err(started(&format!("{} holds claim {} ({})", holder.by, holder.claim, holder.why)));
         }
         for workload in &self.inputs.workloads {
-            let state = self.ports.workloads.state(&workload.object).await?;
-            if state.is_some_and(|state| state.replicas > 0) {
+            let Some(state) = self.ports.workloads.state(&workload.object).await? else { continue };
+            if state.replicas > 0 {
                 return Err(started(&format!("{} was scaled up by somebody else", workload.object)));
+            }
+            // Up and down again leaves no pod behind, but is two changes. One alone cannot have started it: its replicas are 0 before
+            // and after. That one may be our own, since the mark that freezes a Deployment counts as a change of it.
+            let stopped = self.cx.journal.evidence(&id("stop", &workload.object));
+            let stopped_at = stopped.get("generation").and_then(Value::as_i64);
+            if or_been_changed && stopped_at.is_some_and(|generation| state.generation > generation.saturating_add(1)) {
+                return Err(started(&format!(
+                    "{} was changed more than once by somebody else, and may have run",
+                    workload.object
+                )));
             }
         }
         let workloads: Vec<ObjectRef> = self.inputs.workloads.iter().map(|workload| workload.object.clone()).collect();

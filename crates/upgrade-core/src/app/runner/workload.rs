@@ -50,7 +50,9 @@ impl Work<'_> {
         if !stopped {
             return Ok(Observation::absent());
         }
-        Ok(Observation::Done(json!({"replicasFound": planned.replicas, "suspendFound": planned.suspend})))
+        Ok(Observation::Done(json!({
+            "replicasFound": planned.replicas, "suspendFound": planned.suspend, "generation": state.generation,
+        })))
     }
 
     /// The undo of a stop: never while the live template is another version's than the data's.

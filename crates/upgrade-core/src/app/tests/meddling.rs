@@ -111,6 +111,27 @@ fn nothing_is_committed_once_something_ran_on_the_data() {
     }
 }
 
+/// Somebody starts the app, which serves for a moment, and stops it again.
+fn starts_and_stops(state: &mut State) {
+    state.scale(1);
+    state.pass(SignedDuration::from_secs(1));
+    state.scale(0);
+    state.pass(SignedDuration::from_secs(2));
+}
+
+#[test]
+fn nothing_is_committed_once_something_ran_and_stopped_again_since_the_cut() {
+    for setup in [PLAIN, RELEASE] {
+        let journey = upgrade(setup, "snapshot/record", starts_and_stops);
+        assert_undone(&journey, "started-since-cut");
+        assert!(!committed(&journey));
+        assert_sound_but(&journey, "the restore point is not void");
+        let committed = upgrade(setup, "release/fetch/gitrepository/flux-system/apps", starts_and_stops);
+        assert_undone(&committed, "started-since-cut");
+        assert_sound_but(&committed, "the restore point is not void");
+    }
+}
+
 #[test]
 fn a_pod_of_anybody_on_the_claim_stops_the_commit() {
     let journey = upgrade(PLAIN, "snapshot/record", |state| {
@@ -296,10 +317,11 @@ fn a_push_that_never_lands_does_not_keep_the_app_suspended_for_ever() {
 
 #[test]
 fn no_claim_is_deleted_while_a_copy_could_be_lost() {
-    let cases: [(&str, Meddle, &str); 4] = [
+    let cases: [(&str, Meddle, &str); 5] = [
         ("swap/reserve/data", |state| set_policy(state, "pv-data"), "not-retained"),
         ("swap/reserve/data", |state| set_policy(state, "uid-pv"), "not-retained"),
         ("swap/reserve/data", |state| state.deployment.replicas = 1, "started-since-cut"),
+        ("swap/reserve/data", starts_and_stops, "started-since-cut"),
         ("swap/reserve/data", |state| state.own().suspend = None, "hold-lost"),
     ];
     for (after, act, code) in cases {

@@ -23,7 +23,7 @@ pub(in crate::app::tests) struct Deployment {
     pub(in crate::app::tests) replicas: i32,
     pub(in crate::app::tests) version: String,
     pub(in crate::app::tests) frozen: bool,
-    /// Its resource version.
+    /// Its resource version, and its generation.
     pub(in crate::app::tests) revision: u64,
 }
 
@@ -177,10 +177,17 @@ impl State {
         WorkloadState {
             uid: UID.into(),
             resource_version: self.deployment.revision.to_string(),
+            generation: i64::try_from(self.deployment.revision).unwrap(),
             replicas: self.deployment.replicas,
             suspend: None,
             images: self.deployment.images(),
         }
+    }
+
+    /// Somebody scales it.
+    pub(in crate::app::tests) fn scale(&mut self, replicas: i32) {
+        self.deployment.replicas = replicas;
+        self.deployment.revision += 1;
     }
 
     pub(super) fn stop(&mut self, uid: &str) -> Result<(), Failure> {

@@ -157,6 +157,8 @@ impl Delivery for World {
 
     async fn freeze(&self, _: &ObjectRef, _: &str, frozen: bool) -> Result<(), Failure> {
         self.call("delivery.freeze", |state| {
+            // A change of a Deployment's annotations makes a new generation of it.
+            state.deployment.revision += u64::from(state.deployment.frozen != frozen);
             state.deployment.frozen = frozen;
             Ok(())
         })
