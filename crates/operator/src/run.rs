@@ -11,6 +11,7 @@ use clap::Parser as _;
 use jiff::SignedDuration;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use upgrade_core::app::{AppPorts, AppRunner};
@@ -143,6 +144,16 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
             points::run(context.clone()),
         )
     };
+    let begun = Notify::new();
+    // Beside the election: a sweep that takes long must not let the lease lapse.
+    let sweeps = async {
+        loop {
+            begun.notified().await;
+            if let Err(failure) = sweep::sweep(&context).await {
+                tracing::warn!(code = failure.code, error = %failure, "the sweep was not finished");
+            }
+        }
+    };
     let election = async {
         let mut led = false;
         loop {
@@ -150,9 +161,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
             let leads = context.leadership.is_held();
             if leads && !led {
                 tracing::info!(identity, "leading");
-                if let Err(failure) = sweep::sweep(&context).await {
-                    tracing::warn!(code = failure.code, error = %failure, "the sweep was not finished");
-                }
+                begun.notify_one();
             }
             led = leads;
             tokio::select! {
@@ -165,6 +174,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
     tokio::select! {
         _ = &mut controllers => {}
         served = server => served.context("serving liveness and metrics")?,
+        () = sweeps => {}
         () = election => {
             // What is being decided is finished and written; nothing new is begun.
             if tokio::time::timeout(GRACE, &mut controllers).await.is_err() {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeCl
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use kube_sim::{Config, SimServer};
 use serde_json::{Value, from_value, json};
 use tokio_util::sync::CancellationToken;
@@ -26,14 +26,14 @@ use crate::lease::Elector;
 use crate::reconcile::reconcile;
 use crate::{Args, Embedding, SystemClock, run};
 
-const NS: &str = "notes";
+pub(crate) const NS: &str = "notes";
 
-struct Cluster {
-    server: SimServer,
-    context: Arc<Context>,
+pub(crate) struct Cluster {
+    pub(crate) server: SimServer,
+    pub(crate) context: Arc<Context>,
 }
 
-async fn make<K>(api: &Api<K>, object: Value) -> K
+pub(crate) async fn make<K>(api: &Api<K>, object: Value) -> K
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
 {
@@ -41,7 +41,12 @@ where
 }
 
 /// An operator that leads, and a namespace for the app.
-async fn cluster() -> Cluster {
+pub(crate) async fn cluster() -> Cluster {
+    cluster_through(SimServer::client, true).await
+}
+
+/// The same, with the operator's own way to the server, and perhaps not leading.
+pub(crate) async fn cluster_through(through: impl FnOnce(&SimServer) -> Client, leads: bool) -> Cluster {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let server = SimServer::new(Config { always_allow: true, latency: Duration::ZERO, ..Config::default() });
     let client = server.client();
@@ -70,18 +75,20 @@ async fn cluster() -> Cluster {
     let args = Args::parse_from(["windlass-operator", "--namespace", "default"]);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let term = SignedDuration::from_secs(300);
-    let mut elector = Elector::new(client.clone(), "default", "me".into(), term, clock.clone());
+    let mut elector = Elector::new(client, "default", "me".into(), term, clock.clone());
     let context = run::context(
         &args,
-        client,
+        through(&server),
         Embedding { clock, ..Embedding::of_this_process() },
         &elector,
         "me",
         &CancellationToken::new(),
     )
     .unwrap();
-    elector.round().await;
-    assert!(context.leadership.is_held());
+    if leads {
+        elector.round().await;
+    }
+    assert_eq!(context.leadership.is_held(), leads);
     Cluster { server, context: Arc::new(context) }
 }
 
