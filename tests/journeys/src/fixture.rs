@@ -15,6 +15,8 @@ use crate::world::{World, wait};
 pub(crate) struct App {
     /// Namespace and name of everything of it.
     pub(crate) name: String,
+    /// The Kustomization that applies its files, which it may share.
+    pub(crate) kustomization: String,
     pub(crate) repo: Repo,
     /// The file that carries the version.
     pub(crate) path: String,
@@ -37,6 +39,8 @@ pub(crate) struct Shape {
     pub(crate) helm_timeout: &'static str,
     /// `spec.replicas` as the chart has it, if it does.
     pub(crate) chart_replicas: Option<usize>,
+    /// For how many seconds version 4.0.0 serves before it turns unready.
+    pub(crate) serves: Option<&'static str>,
 }
 
 impl Default for Shape {
@@ -50,6 +54,7 @@ impl Default for Shape {
             helm_upgrade: "{strategy: {name: RetryOnFailure}}",
             helm_timeout: "30s",
             chart_replicas: None,
+            serves: None,
         }
     }
 }
@@ -77,7 +82,13 @@ impl World {
     /// A Deployment with a claim, delivered by a Kustomization.
     pub(crate) async fn manifests_app(&self, name: &str, shape: Shape) -> anyhow::Result<App> {
         let path = "apps/notes/notes.yaml".to_owned();
-        let files = vec![(path.clone(), deployment(name, shape.version))];
+        let mut text = deployment(name, shape.version);
+        if let Some(seconds) = shape.serves {
+            let first = "            - {name: DATA_DIR, value: /data}\n";
+            let more = format!("{first}            - {{name: FAIL_AFTER_SECONDS, value: \"{seconds}\"}}\n");
+            text = text.replace(first, &more);
+        }
+        let files = vec![(path.clone(), text)];
         let app = self.deliver(name, path, files, vec!["notes-data".into()]).await?;
         let pins = json!([{
             "component": "image/notes", "repository": "apps", "path": app.path, "object": "Deployment/notes",
@@ -150,6 +161,7 @@ spec:
         let clone = Repo::clone(&self.estate.repository(one).await?)?;
         let second = App {
             name: other.into(),
+            kustomization: one.into(),
             repo: clone,
             path: file(other),
             claims: vec!["notes-data".into()],
@@ -207,7 +219,7 @@ spec:
         self.apply(&namespace(self, name)).await?;
         let secret = self.estate.login().map(|_| format!("{name}-git"));
         self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), Some("30s"))).await?;
-        Ok(App { name: name.into(), repo, path, claims, url: remote.url })
+        Ok(App { name: name.into(), kustomization: name.into(), repo, path, claims, url: remote.url })
     }
 
     async fn manage(

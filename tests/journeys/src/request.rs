@@ -158,6 +158,13 @@ pub(crate) fn begun_at(status: &OperationStatus, step: &str) -> anyhow::Result<i
     Ok(at.as_millisecond())
 }
 
+/// When the step was done, in milliseconds since 1970.
+pub(crate) fn done_at(status: &OperationStatus, step: &str) -> anyhow::Result<i64> {
+    let entry = entry(status, step)?;
+    let at: jiff::Timestamp = entry["finishedAt"].as_str().context("no end")?.parse()?;
+    Ok(at.as_millisecond())
+}
+
 /// How long it was suspended and down, for the report.
 pub(crate) fn durations(status: &OperationStatus) -> String {
     let text =

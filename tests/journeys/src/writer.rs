@@ -9,6 +9,9 @@ use tokio::task::JoinHandle;
 
 use crate::estate::AppClient;
 
+/// The text of each record.
+pub(crate) const RECORD: &str = "a record";
+
 /// The writer.
 pub(crate) struct Writer {
     acknowledged: Arc<AtomicU64>,
@@ -23,7 +26,7 @@ impl Writer {
         let stop = Arc::new(AtomicBool::new(false));
         let (count, stopped) = (acknowledged.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            while !stopped.load(Ordering::Relaxed) && app.append("a record").await {
+            while !stopped.load(Ordering::Relaxed) && app.append(RECORD).await {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         });

@@ -10,7 +10,7 @@ use kube_sim::controllers::pods::{Container, Images, Program};
 
 use super::{AppVersion, Behaviour, Store, StoreError, Summary};
 
-/// After this time version 4.0.0 turns unready.
+/// After this time version 4.0.0 turns unready, unless `FAIL_AFTER_SECONDS` in its environment says otherwise.
 const FAIL_AFTER: Duration = Duration::from_secs(2);
 
 /// Images of the app under one repository name, and the instances that run. Clones share the instances.
@@ -114,7 +114,7 @@ impl Program for Notes {
         if behaviour == Behaviour::FailsInTheSoak {
             tokio::select! {
                 () = container.stop.cancelled() => return 0,
-                () = tokio::time::sleep(FAIL_AFTER) => {}
+                () = tokio::time::sleep(fail_after(&container)) => {}
             }
             instance.serving.store(false, std::sync::atomic::Ordering::SeqCst);
             container.readiness.set(false);
@@ -122,6 +122,11 @@ impl Program for Notes {
         container.stop.cancelled().await;
         0
     }
+}
+
+fn fail_after(container: &Container) -> Duration {
+    let seconds = container.env.get("FAIL_AFTER_SECONDS").and_then(|text| text.parse().ok());
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or(FAIL_AFTER)
 }
 
 /// The folder that `DATA_DIR` names inside the container.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DynamicObject, ListParams};
-use kube::{Api, ResourceExt};
-use serde_json::Value;
+use kube::core::GroupVersionKind;
+use kube::{Api, ResourceExt, discovery};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use windlass_api::{ManagedApp, OperationStatus};
 use windlass_rig::csi::CallName;
@@ -17,14 +18,14 @@ use windlass_rig::kubelet::Event;
 use crate::estate::OPERATOR_USER;
 use crate::fixture::App;
 use crate::world::{World, wait};
-use crate::writer::Writer;
+use crate::writer::{RECORD, Writer};
 
 impl World {
     /// Nothing suspended, nothing held, nobody active, every volume as it was, no helper claims.
     pub(crate) async fn nothing_is_left(&self, app: &App, status: &OperationStatus) -> anyhow::Result<()> {
         ensure!(status.leftovers.is_empty(), "leftovers: {:?}", status.leftovers);
         for (group, version, kind, namespace, name) in [
-            ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system", app.name.as_str()),
+            ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system", app.kustomization.as_str()),
             ("helm.toolkit.fluxcd.io", "v2", "HelmRelease", app.name.as_str(), "notes"),
         ] {
             let api = self.dynamic(group, version, kind, namespace).await?;
@@ -118,6 +119,56 @@ impl World {
         Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
+    /// The volume of a claim holds the writer's records from the first to this one, byte for byte, and nothing else.
+    pub(crate) async fn holds(&self, app: &App, claim: &str, records: u64) -> anyhow::Result<()> {
+        let handle = self.volumes(app).await?.remove(claim).context("no such claim")?.1;
+        let expected: String = (1..=records).map(|number| format!("{number} {RECORD}\n")).collect();
+        let found = std::fs::read(self.estate.volume_folder(&handle).join("records.log"))?;
+        ensure!(
+            found == expected.as_bytes(),
+            "{claim} holds {} bytes that are not the {records} records acknowledged ({} bytes)",
+            found.len(),
+            expected.len()
+        );
+        Ok(())
+    }
+
+    /// Lets each pod of the app take records of its own, so that two volumes that changed places would show.
+    pub(crate) async fn write_to_each(&self, app: &App) -> anyhow::Result<()> {
+        for (index, (pod, _)) in self.ready_pods(&app.name).await?.iter().enumerate() {
+            let client = self.estate.app(&app.name, pod).await?;
+            for record in 0..(10 + index) {
+                ensure!(client.append(&format!("record {record} of {pod}")).await, "{pod} took no record");
+            }
+        }
+        Ok(())
+    }
+
+    /// Digest of the bytes of each claim.
+    pub(crate) async fn bytes_by_claim(&self, app: &App) -> anyhow::Result<Vec<(String, String)>> {
+        let volumes = self.volumes(app).await?;
+        volumes.iter().map(|(claim, (_, handle))| Ok((claim.clone(), self.bytes(handle)?))).collect()
+    }
+
+    /// Waits until there is no copy of the app's volumes, neither in the cluster's books nor in those of the storage.
+    pub(crate) async fn no_copies(&self, app: &App) -> anyhow::Result<()> {
+        let kind = |name| GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", name);
+        let (snapshots, _) = discovery::pinned_kind(&self.client, &kind("VolumeSnapshot")).await?;
+        let snapshots: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &app.name, &snapshots);
+        let (contents, _) = discovery::pinned_kind(&self.client, &kind("VolumeSnapshotContent")).await?;
+        let contents: Api<DynamicObject> = Api::all_with(self.client.clone(), &contents);
+        wait("the copies to be gone", Duration::from_secs(90), || async {
+            let snapshots = snapshots.list(&ListParams::default()).await?.items.len();
+            let contents = contents.list(&ListParams::default()).await?;
+            let ours =
+                |one: &&DynamicObject| one.data.pointer("/spec/volumeSnapshotRef/namespace") == Some(&json!(app.name));
+            let contents = contents.iter().filter(ours).count();
+            ensure!(snapshots + contents == 0, "{snapshots} snapshots and {contents} contents are there");
+            Ok(true)
+        })
+        .await
+    }
+
     /// Waits until the only volumes for the app's namespace are those of its claims.
     pub(crate) async fn no_other_volumes(&self, app: &App) -> anyhow::Result<()> {
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
@@ -143,9 +194,9 @@ impl World {
         Ok(found.filter(|resource| !harmless.contains(&kind(resource).as_str())).collect())
     }
 
-    /// The newest commit of the branch, as the Git host has it.
-    pub(crate) fn head(&self, app: &App) -> anyhow::Result<String> {
-        app.repo.git(&["ls-remote", "origin", "refs/heads/main"])
+    /// All branches, tags and other refs, as the Git host has them.
+    pub(crate) fn refs(&self, app: &App) -> anyhow::Result<String> {
+        app.repo.git(&["ls-remote", "origin"])
     }
 
     pub(crate) async fn blocked(&self, app: &App) -> anyhow::Result<Vec<String>> {

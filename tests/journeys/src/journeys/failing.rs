@@ -1,15 +1,16 @@
 //! Upgrades that fail: what comes back, and what never ran.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
-use windlass_api::Outcome;
+use windlass_api::{AutoRollback, OperationStatus, Outcome};
 
 use super::checks::same;
-use crate::fixture::Shape;
-use crate::request::{begun_at, durations, expect, upgrade_spec};
+use crate::fixture::{App, Shape};
+use crate::request::{begun_at, durations, entry, expect, upgrade_spec};
 use crate::world::{World, wait};
 use crate::writer::Writer;
 
@@ -39,6 +40,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
     let kept = world.estate.app(&app.name, &pod).await?.records().await?;
     same("records", &kept["count"], &json!(acknowledged))?;
+    world.holds(&app, "notes-data", acknowledged).await?;
     ensure!(acknowledged >= 500, "only {acknowledged} were acknowledged");
     ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one revert were made");
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
@@ -76,14 +78,17 @@ pub(crate) async fn snapshot_never_ready(world: &World) -> anyhow::Result<String
     ensure!(app.repo.commits()? == commits, "something was committed");
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
+    world.no_copies(&app).await?;
     Ok(durations(&status))
 }
 
 /// Git is unreachable after the push: the old version runs again on its own data, what stays suspended is listed, and it
-/// heals when Git is back.
+/// heals when Git is back, without the new version ever starting.
 pub(crate) async fn git_unreachable(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j03git", Shape { timeout: "12s", ..Shape::default() }).await?;
     let text = app.repo.read(&app.path)?;
+    let written = world.write(&app, 50).await?;
+    let (records, volumes) = (world.records(&app).await?, world.volumes(&app).await?);
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     // The source must not see the commit before Git goes away.
     world.step_begun(&app.name, "to-1.1.0", "stop/").await?;
@@ -97,6 +102,8 @@ pub(crate) async fn git_unreachable(world: &World) -> anyhow::Result<String> {
     let running = world.wait_ready(&app.name, "1.0.0", 1).await;
     let started = world.started_between(&app.name, 0, i64::MAX)?;
     world.estate.git(true).await?;
+    // The source sees the commit before anybody has reverted it: whoever resumed now would start the new version.
+    world.poke_source(&app).await?;
     let status = status?;
     expect(&status, Outcome::Failed)?;
     running?;
@@ -112,35 +119,82 @@ pub(crate) async fn git_unreachable(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.read(&app.path)? == text, "Git was not reverted");
     world.nothing_is_left(&app, &healed).await?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
+    let started = world.started_between(&app.name, 0, i64::MAX)?;
+    ensure!(started.iter().all(|run| run.contains(":1.0.0 ")), "while it healed: {started:?}");
+    same("records", &world.records(&app).await?, &records)?;
+    world.holds(&app, "notes-data", written).await?;
+    ensure!(world.volumes(&app).await? == volumes, "the app is on another volume");
     Ok(format!("ended {ended_after:.0} s after Git went away, left {left:?}, healed when it was back"))
 }
 
-/// A version that serves and then fails in the soak: by default it stops and asks, saying what would be lost.
+/// An upgrade to a version that was healthy, took records and then failed while it was watched.
+struct Soaked {
+    app: App,
+    /// The records of the old version.
+    before: Value,
+    volumes: BTreeMap<String, (String, String)>,
+    /// Digest of the volume with the records of both versions.
+    written: String,
+    upgrade: OperationStatus,
+    /// When the copy was taken.
+    taken_at: jiff::Timestamp,
+}
+
+async fn soaked(world: &World, name: &str, policy: Option<AutoRollback>) -> anyhow::Result<Soaked> {
+    // It serves until kustomize-controller, which looks every 5 s, has seen it healthy, and no longer than it is watched.
+    let shape = Shape { serves: Some("15"), timeout: "14s", soak: "15s", ..Shape::default() };
+    let app = world.manifests_app(name, shape).await?;
+    world.write(&app, 20).await?;
+    let (before, volumes) = (world.records(&app).await?, world.volumes(&app).await?);
+    let mut spec = upgrade_spec("notes", &[("image/notes", "4.0.0")]);
+    spec.auto_rollback = policy;
+    world.ask_upgrade(&app.name, "to-4.0.0", spec).await?;
+    world.wait_ready(&app.name, "4.0.0", 1).await?;
+    world.write(&app, 20).await?;
+    let written = world.bytes(&volumes["notes-data"].1)?;
+    let upgrade = world.upgrade_ended(&app.name, "to-4.0.0").await?;
+    let message = upgrade.message.clone().unwrap_or_default();
+    let healthy = entry(&upgrade, "verify/healthy")?;
+    ensure!(healthy["state"] == "Done", "it was never seen healthy: {message}");
+    let soak = entry(&upgrade, "verify/soak").with_context(|| message.clone())?;
+    ensure!(soak["state"] != "Done" && message.contains("stayed healthy"), "it did not fail in the soak: {message}");
+    let point = upgrade.restore_point.clone().context("no restore point")?;
+    let taken_at = world.restore_point(&app, &point).await?.spec.taken_at.context("no time")?;
+    Ok(Soaked { app, before, volumes, written, upgrade, taken_at })
+}
+
+/// A version that serves and then fails in the soak: by default it stops and asks, saying what each choice would lose, and nothing
+/// is touched.
 pub(crate) async fn fails_in_the_soak(world: &World) -> anyhow::Result<String> {
-    let app = world.manifests_app("j03soak", Shape { timeout: "12s", soak: "8s", ..Shape::default() }).await?;
-    world.ask_upgrade(&app.name, "to-4.0.0", upgrade_spec("notes", &[("image/notes", "4.0.0")])).await?;
-    let status = world.upgrade_ended(&app.name, "to-4.0.0").await?;
-    expect(&status, Outcome::NeedsRollback)?;
-    let message = status.message.clone().unwrap_or_default();
-    ensure!(message.contains("loses what was written since"), "{message}");
+    let soaked = soaked(world, "j03soak", None).await?;
+    let Soaked { app, volumes, .. } = &soaked;
+    expect(&soaked.upgrade, Outcome::NeedsRollback)?;
+    let message = soaked.upgrade.message.clone().unwrap_or_default();
+    let loses = format!("rolling back with data loses what was written since {}", soaked.taken_at);
+    for choice in [&*loses, "rolling back and keeping the data", "leaving it keeps the new version"] {
+        ensure!(message.contains(choice), "{choice:?} is not in: {message}");
+    }
     ensure!(world.rollbacks(&app.name).get_opt("to-4.0.0-rollback").await?.is_none(), "it was rolled back unasked");
+    ensure!(world.volumes(app).await? == *volumes, "the app is on another volume");
+    ensure!(world.bytes(&volumes["notes-data"].1)? == soaked.written, "its data was changed unasked");
     Ok(message)
 }
 
-/// The same with `Always`: it restores, and says so.
+/// The same with `Always`: it restores, says since when writes are lost, and keeps the volume that has them.
 pub(crate) async fn fails_in_the_soak_always(world: &World) -> anyhow::Result<String> {
-    let app = world.manifests_app("j03always", Shape { timeout: "12s", soak: "8s", ..Shape::default() }).await?;
-    let mut spec = upgrade_spec("notes", &[("image/notes", "4.0.0")]);
-    spec.auto_rollback = Some(windlass_api::AutoRollback::Always);
-    world.ask_upgrade(&app.name, "to-4.0.0", spec).await?;
-    let status = world.upgrade_ended(&app.name, "to-4.0.0").await?;
-    expect(&status, Outcome::RolledBack)?;
+    let soaked = soaked(world, "j03always", Some(AutoRollback::Always)).await?;
+    let Soaked { app, volumes, .. } = &soaked;
+    expect(&soaked.upgrade, Outcome::RolledBack)?;
     let rollback = world.rollback_ended(&app.name, "to-4.0.0-rollback").await?;
     expect(&rollback, Outcome::Succeeded)?;
-    let request = world.rollbacks(&app.name).get("to-4.0.0-rollback").await?;
-    ensure!(request.spec.acknowledge_loss_since.is_some(), "the loss is not stated");
+    let stated = world.rollbacks(&app.name).get("to-4.0.0-rollback").await?.spec.acknowledge_loss_since;
+    ensure!(stated == Some(soaked.taken_at), "the loss is stated since {stated:?}, not {}", soaked.taken_at);
     world.wait_ready(&app.name, "1.0.0", 1).await?;
-    world.nothing_is_left(&app, &rollback).await?;
+    same("records", &world.records(app).await?, &soaked.before)?;
+    let (old, new) = (&volumes["notes-data"], &world.volumes(app).await?["notes-data"]);
+    ensure!(old.0 != new.0 && old.1 != new.1, "the claim is still on {old:?}");
+    ensure!(world.bytes(&old.1)? == soaked.written, "the volume with the later writes was not kept");
+    world.nothing_is_left(app, &rollback).await?;
     Ok(durations(&rollback))
 }
 

@@ -37,6 +37,14 @@ impl World {
         .await
     }
 
+    /// The source does not wait for its next look, a minute later.
+    pub(crate) async fn poke_source(&self, app: &App) -> anyhow::Result<()> {
+        let sources = self.dynamic("source.toolkit.fluxcd.io", "v1", "GitRepository", "flux-system").await?;
+        let now = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "a-person"}}});
+        sources.patch(&app.kustomization, &PatchParams::default(), &Patch::Merge(now)).await?;
+        Ok(())
+    }
+
     async fn cancel(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
         let patch = Patch::Merge(json!({"spec": {"cancel": true}}));
         self.upgrades(namespace).patch(name, &PatchParams::default(), &patch).await?;
@@ -95,10 +103,7 @@ pub(crate) async fn superseded(world: &World) -> anyhow::Result<String> {
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Undone)?;
     let message = status.message.clone().unwrap_or_default();
-    // They do not wait for the source's next look, a minute later.
-    let sources = world.dynamic("source.toolkit.fluxcd.io", "v1", "GitRepository", "flux-system").await?;
-    let now = json!({"metadata": {"annotations": {"reconcile.fluxcd.io/requestedAt": "take-1.2.0"}}});
-    sources.patch(&app.name, &PatchParams::default(), &Patch::Merge(now)).await?;
+    world.poke_source(&app).await?;
     world.wait_ready(&app.name, "1.2.0", 1).await?;
     ensure!(app.repo.read(&app.path)? == text, "their line was changed");
     world.nothing_is_left(&app, &status).await?;

@@ -28,7 +28,7 @@ impl World {
         Ok(spec)
     }
 
-    async fn restore_point(&self, app: &App, name: &str) -> anyhow::Result<RestorePoint> {
+    pub(crate) async fn restore_point(&self, app: &App, name: &str) -> anyhow::Result<RestorePoint> {
         Ok(kube::Api::namespaced(self.client.clone(), &app.name).get(name).await?)
     }
 
@@ -151,7 +151,7 @@ async fn stopped_early(
     stop: impl AsyncFnOnce(&str) -> anyhow::Result<OperationStatus>,
 ) -> anyhow::Result<()> {
     let Upgraded { app, now, back, .. } = upgraded;
-    let head = world.head(app)?;
+    let head = world.refs(app)?;
     let volumes = world.volumes(app).await?;
     world.hold_volumes(true)?;
     let stopped = async {
@@ -165,7 +165,7 @@ async fn stopped_early(
     world.wait_ready(&app.name, "1.1.0", 1).await?;
     same("records", &world.records(app).await?, now)?;
     ensure!(world.volumes(app).await? == volumes, "the app is on another volume");
-    ensure!(world.head(app)? == head, "something was committed");
+    ensure!(world.refs(app)? == head, "something was committed");
     world.nothing_is_left(app, &status).await?;
     world.no_other_volumes(app).await
 }

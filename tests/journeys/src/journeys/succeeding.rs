@@ -107,7 +107,7 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
 /// A dry run: by the audit log only the request, its events and the lease were written; the branch is where it was.
 pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j08", Shape::default()).await?;
-    let head = world.head(&app)?;
+    let head = world.refs(&app)?;
     let before = world.estate.requests()?.len();
     let mut spec = upgrade_spec("notes", &[("image/notes", "1.1.0")]);
     spec.dry_run = Some(true);
@@ -118,6 +118,6 @@ pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     ensure!(steps > 10, "the plan has {steps} steps");
     let written = world.effects_since(before)?;
     ensure!(written.is_empty(), "a dry run wrote {written:?}");
-    ensure!(world.head(&app)? == head, "a dry run moved the branch");
+    ensure!(world.refs(&app)? == head, "a dry run moved the branch");
     Ok(format!("{steps} steps planned, nothing changed"))
 }

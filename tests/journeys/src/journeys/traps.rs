@@ -18,23 +18,6 @@ fn impatient() -> Shape {
 }
 
 impl World {
-    /// Lets each pod of the app take records of its own, so that two volumes that changed places would show.
-    async fn write_to_each(&self, app: &App) -> anyhow::Result<()> {
-        for (index, (pod, _)) in self.ready_pods(&app.name).await?.iter().enumerate() {
-            let client = self.estate.app(&app.name, pod).await?;
-            for record in 0..(10 + index) {
-                ensure!(client.append(&format!("record {record} of {pod}")).await, "{pod} took no record");
-            }
-        }
-        Ok(())
-    }
-
-    /// Digest of the bytes of each claim.
-    async fn bytes_by_claim(&self, app: &App) -> anyhow::Result<Vec<(String, String)>> {
-        let volumes = self.volumes(app).await?;
-        volumes.iter().map(|(claim, (_, handle))| Ok((claim.clone(), self.bytes(handle)?))).collect()
-    }
-
     async fn release_status(&self, app: &App) -> anyhow::Result<Value> {
         let api = self.dynamic("helm.toolkit.fluxcd.io", "v2", "HelmRelease", &app.name).await?;
         self.field(&api, "notes", "/status").await

@@ -18,7 +18,7 @@ use crate::world::World;
 impl World {
     /// Everything about an app that an operation would change first.
     async fn untouched(&self, app: &App) -> anyhow::Result<Value> {
-        let mut found = json!({"head": self.head(app)?});
+        let mut found = json!({"head": self.refs(app)?});
         for on in [On::Kustomization, On::GitRepository, On::HelmRelease] {
             let object = self.look(app, on).await?;
             found[format!("{on:?}")] = json!([object["spec"], object["metadata"]["annotations"]]);
