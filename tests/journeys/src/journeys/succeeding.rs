@@ -89,11 +89,16 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     // Up again to another version, and back with the data kept.
     world.ask_upgrade(&app.name, "to-1.2.0", upgrade_spec("notes", &[("image/notes", "1.2.0")])).await?;
     expect(&world.upgrade_ended(&app.name, "to-1.2.0").await?, Outcome::Succeeded)?;
+    let written = before + world.write(&app, 20).await?;
+    let (records, volumes) = (world.records(&app).await?, world.volumes(&app).await?);
     let to = RollbackTo { upgrade_request: Some("to-1.2.0".into()), restore_point: None };
     world.ask_rollback(&app.name, "keeping", rollback_spec("notes", to, RollbackData::Keep)).await?;
     let back = world.rollback_ended(&app.name, "keeping").await?;
     expect(&back, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
+    same("records that were to be kept", &world.records(&app).await?, &records)?;
+    world.holds(&app, "notes-data", written).await?;
+    ensure!(world.volumes(&app).await? == volumes, "the data was kept, but not on its volume");
     world.nothing_is_left(&app, &back).await?;
     let blocked = world.blocked(&app).await?;
     ensure!(blocked == ["image/notes 1.1.0", "image/notes 1.2.0"], "blocked: {blocked:?}");
