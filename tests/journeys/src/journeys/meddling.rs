@@ -130,6 +130,7 @@ pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
+    world.no_copies(&app).await?;
 
     world.ask_upgrade(&app.name, "late", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "late", "verify/").await?;
@@ -166,6 +167,7 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.commits()? == commits, "something was committed");
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &windlass_api::OperationStatus::default()).await?;
+    world.no_copies(&app).await?;
 
     world.ask_upgrade(&app.name, "late", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "late", "verify/").await?;

@@ -7,7 +7,7 @@ use windlass_api::Outcome;
 
 use super::checks::same;
 use crate::fixture::Shape;
-use crate::request::{begun_at, durations, expect, upgrade_spec};
+use crate::request::{begun_at, done_at, durations, expect, upgrade_spec};
 use crate::world::World;
 
 /// Both are upgraded at once: one after the other, and both succeed.
@@ -22,14 +22,16 @@ pub(crate) async fn both_at_once(world: &World) -> anyhow::Result<String> {
     expect(&second, Outcome::Succeeded)?;
     world.wait_ready(&one.name, "1.1.0", 1).await?;
     world.wait_ready(&other.name, "1.1.0", 1).await?;
+    world.nothing_is_left(&one, &first).await?;
+    world.nothing_is_left(&other, &second).await?;
     let (a, b) = (span(&first)?, span(&second)?);
     ensure!(a.1 <= b.0 || b.1 <= a.0, "they were suspended at the same time: {a:?} {b:?}");
     Ok(format!("{}; {}", durations(&first), durations(&second)))
 }
 
-/// From the suspension to the resume, in milliseconds since 1970.
+/// From before the suspension to after the resume, in milliseconds since 1970.
 fn span(status: &windlass_api::OperationStatus) -> anyhow::Result<(i64, i64)> {
-    Ok((begun_at(status, "suspend/")?, begun_at(status, "release/resume/")?))
+    Ok((begun_at(status, "suspend/")?, done_at(status, "release/resume/")?))
 }
 
 /// One fails and gets its data back: the other runs on, in the same pod, on the same volume. Then the other is broken by somebody's

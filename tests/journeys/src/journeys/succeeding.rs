@@ -28,6 +28,7 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     ensure!(numstat == format!("1 1 {}", app.path), "numstat: {numstat}");
     let kept = world.estate.app(&app.name, &running[0].0).await?.records().await?;
     same("records", &kept["count"], &json!(acknowledged))?;
+    world.holds(&app, "notes-data", acknowledged).await?;
     world.nothing_is_left(&app, &status).await?;
     Ok(format!("{}; acknowledged before stop: {acknowledged}, lost: 0; numstat {numstat}", durations(&status)))
 }
@@ -35,6 +36,8 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
 /// StatefulSet of two by a HelmRelease: chart and image in one commit, and replicas back although the chart omits them.
 pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     let app = world.release_app("j02", Shape::default()).await?;
+    world.write_to_each(&app).await?;
+    let (volumes, bytes) = (world.volumes(&app).await?, world.bytes_by_claim(&app).await?);
     let commits = app.repo.commits()?;
     let spec = upgrade_spec("notes", &[("chart", "1.1.0"), ("image/notes", "1.1.0")]);
     world.ask_upgrade(&app.name, "to-1.1.0", spec).await?;
@@ -45,6 +48,9 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
     ensure!(numstat == format!("2 2 {}", app.path), "numstat: {numstat}");
+    ensure!(world.volumes(&app).await? == volumes, "the app is on other volumes");
+    let kept = world.bytes_by_claim(&app).await?;
+    ensure!(kept == bytes, "the bytes are {kept:?} instead of {bytes:?}");
     world.nothing_is_left(&app, &status).await?;
     Ok(format!("{}; numstat {numstat}", durations(&status)))
 }
