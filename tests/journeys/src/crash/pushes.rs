@@ -10,9 +10,15 @@ use upgrade_core::Failure;
 use upgrade_core::ports::{
     Ancestry, AppRef, CommitRecord, CommitRequest, GitManager, Pin, PinFacts, PinValue, Repository,
 };
+use windlass_gitops::git::PushHook;
+
+use crate::estate::Rival;
 
 /// Called with each commit request before it is handed to Git.
 pub(crate) type Judge = Arc<dyn Fn(&CommitRequest) + Send + Sync>;
+
+/// Makes a Git of the same kind that asks this before each push.
+pub(crate) type Raced = Box<dyn Fn(PushHook) -> Arc<dyn GitManager> + Send + Sync>;
 
 /// Called when the crash point is reached.
 pub(crate) type OnStrike = Arc<dyn Fn() + Send + Sync>;
@@ -23,6 +29,7 @@ struct State {
     point: Option<(u64, CrashAt, OnStrike)>,
     operator: Option<AbortHandle>,
     judge: Option<Judge>,
+    rival: Option<Rival>,
 }
 
 /// Counts the commits that the operator makes, and kills it at one of them. Clones share the count.
@@ -54,9 +61,14 @@ impl Pushes {
         self.lock().operator = Some(operator);
     }
 
-    /// Git with the count in between.
-    pub(crate) fn watch(&self, git: Arc<dyn GitManager>) -> Arc<dyn GitManager> {
-        Arc::new(Watched { pushes: self.clone(), git })
+    /// Has this done between the edit and the push of the next commit.
+    pub(crate) fn outrun(&self, rival: Rival) {
+        self.lock().rival = Some(rival);
+    }
+
+    /// Git with the count in between. `raced` makes one that asks before each push.
+    pub(crate) fn watch(&self, git: Arc<dyn GitManager>, raced: Raced) -> Arc<dyn GitManager> {
+        Arc::new(Watched { pushes: self.clone(), git, raced })
     }
 
     fn next(&self, request: &CommitRequest) -> Option<(CrashAt, OnStrike)> {
@@ -83,12 +95,22 @@ impl Pushes {
 struct Watched {
     pushes: Pushes,
     git: Arc<dyn GitManager>,
+    raced: Raced,
 }
 
 #[async_trait]
 impl GitManager for Watched {
     async fn commit(&self, app: &AppRef, request: &CommitRequest) -> Result<CommitRecord, Failure> {
-        let Some((at, on_strike)) = self.pushes.next(request) else { return self.git.commit(app, request).await };
+        let Some((at, on_strike)) = self.pushes.next(request) else {
+            let Some(rival) = self.pushes.lock().rival.take() else { return self.git.commit(app, request).await };
+            let rival = Mutex::new(Some(rival));
+            let before_push = move |_| {
+                if let Some(rival) = rival.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    rival();
+                }
+            };
+            return (self.raced)(Arc::new(before_push)).commit(app, request).await;
+        };
         let strike = || {
             self.pushes.strike();
             on_strike();

@@ -15,11 +15,15 @@ use kube_sim::{Identity, SimServer};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use upgrade_core::ports::Clock;
+use upgrade_core::ports::{Clock, GitManager};
+use windlass_gitops::git::{KubeCredentials, Options, PlainGit};
 use windlass_operator::{Args, Embedding};
 
 use super::{OPERATOR_USER, Operator, SYSTEM};
 use crate::crash::Pushes;
+
+/// Begins the group of the operator's n-th instance.
+pub(crate) const INSTANCE: &str = "instance-";
 
 /// The simulation's time as the operator's port.
 pub(crate) struct SimClock(pub(crate) SimServer);
@@ -71,13 +75,22 @@ impl Operator for InProcess {
         args.listen = None;
         args.lease_seconds = self.lease;
         let pushes = self.pushes.clone();
+        let (server, cache) = (self.server.clone(), self.cache.with_extension("raced"));
+        let raced = Box::new(move |before_push| {
+            let credentials = Arc::new(KubeCredentials::new(server.client()));
+            let mut options = Options::new(Arc::new(SimClock(server.clone())));
+            (options.allow_files, options.before_push) = (true, Some(before_push));
+            Arc::new(PlainGit::new(credentials, cache.clone(), options)) as Arc<dyn GitManager>
+        });
         let embedding = Embedding {
             clock: Arc::new(SimClock(self.server.clone())),
             instance: running.count.to_string(),
-            wrap_git: Box::new(move |git| pushes.watch(git)),
+            wrap_git: Box::new(move |git| pushes.watch(git, raced)),
         };
         let stop = CancellationToken::new();
-        let client = self.faults.client(&self.server, Identity::user(OPERATOR_USER));
+        // The group tells instances apart in what the server sees; it has no rights of its own.
+        let identity = Identity::user(OPERATOR_USER).in_group(format!("{INSTANCE}{}", running.count));
+        let client = self.faults.client(&self.server, identity);
         let run = windlass_operator::run(args, client, embedding, stop.clone());
         let task =
             tokio::spawn(async move { run.await.inspect_err(|error| println!("the operator ended: {error:#}")) });

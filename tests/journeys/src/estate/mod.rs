@@ -5,6 +5,7 @@ mod operator;
 mod real;
 mod sim;
 
+pub(crate) use in_process::INSTANCE;
 pub(crate) use real::RealEstate;
 pub(crate) use sim::SimEstate;
 
@@ -31,6 +32,9 @@ pub(crate) struct Remote {
     /// The date for commits, where that must not be the machine's.
     pub(crate) date: Option<&'static str>,
 }
+
+/// Somebody who is faster.
+pub(crate) type Rival = Box<dyn FnOnce() + Send>;
 
 /// User and token for the Git host.
 pub(crate) type Login = (String, String);
@@ -94,4 +98,6 @@ pub(crate) trait Estate {
     async fn fetching(&self, on: bool) -> anyhow::Result<()>;
     /// Makes the Git host unreachable for everybody (or reachable).
     async fn git(&self, reachable: bool) -> anyhow::Result<()>;
+    /// Has this done once between the operator's edit and its push; `false` where nobody can come in between.
+    fn outrun(&self, rival: Rival) -> bool;
 }

@@ -14,7 +14,7 @@ use windlass_rig::kubelet::Entry;
 use windlass_rig::{Options, Rig, User};
 
 use super::operator::ChildProcess;
-use super::{AppClient, Estate, Login, OPERATOR_USER, Operator, Remote, Request};
+use super::{AppClient, Estate, Login, OPERATOR_USER, Operator, Remote, Request, Rival};
 
 /// A rig and the operator's process.
 pub(crate) struct RealEstate {
@@ -108,6 +108,10 @@ impl Estate for RealEstate {
 
     async fn git(&self, reachable: bool) -> anyhow::Result<()> {
         if reachable { self.rig.start_component("gitea").await } else { self.rig.stop_component("gitea") }
+    }
+
+    fn outrun(&self, _: Rival) -> bool {
+        false
     }
 }
 

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kube::Client;
 use kube_sim::SimServer;
+use kube_sim::controllers::pods::RunLog;
 use kube_sim::faults::Faults;
 use serde_json::{Value, json};
 use windlass_playground::app::NotesImages;
@@ -17,7 +18,7 @@ use windlass_rig::csi::{CallRecord, Control};
 use windlass_rig::kubelet::Entry;
 
 use super::in_process::InProcess;
-use super::{AppClient, Estate, Login, Operator, Remote, Request};
+use super::{AppClient, Estate, Login, Operator, Remote, Request, Rival};
 use crate::crash::Pushes;
 
 /// How long a user of the app waits between two writes.
@@ -57,6 +58,10 @@ impl SimEstate {
 
     pub(crate) fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    pub(crate) fn runs_of_pods(&self) -> &RunLog {
+        self.playground.runs()
     }
 
     pub(crate) fn pushes(&self) -> &Pushes {
@@ -133,6 +138,11 @@ impl Estate for SimEstate {
 
     async fn git(&self, reachable: bool) -> anyhow::Result<()> {
         Ok(self.playground.git(reachable)?)
+    }
+
+    fn outrun(&self, rival: Rival) -> bool {
+        self.pushes.outrun(rival);
+        true
     }
 }
 

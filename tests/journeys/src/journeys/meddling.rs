@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::json;
 use windlass_api::Outcome;
 use windlass_rig::csi::{CallName, Control, FailureCode, Rule};
 
 use crate::fixture::{App, Shape};
+use crate::repo::Repo;
 use crate::request::{durations, entry, expect, upgrade_spec};
 use crate::world::{World, wait};
 
@@ -69,9 +70,14 @@ pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
     Ok(format!("ended in {:.2} s; {}", took.as_secs_f64(), durations(&status)))
 }
 
-/// Somebody pushes an unrelated file: both commits stand.
+/// Somebody pushes an unrelated file, where that can be had between our edit and our push: both commits stand.
 pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j06", Shape::default()).await?;
+    let other = Repo::clone(&world.estate.repository(&app.name).await?)?;
+    let (said, faster) = std::sync::mpsc::channel();
+    let outruns = world.estate.outrun(Box::new(move || {
+        let _ = said.send(other.push(&[("FASTER.md".into(), "Hello\n".into())], "Be faster"));
+    }));
     world.hold_snapshots(true)?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
@@ -81,13 +87,17 @@ pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Succeeded)?;
     app.repo.pull()?;
-    let log = app.repo.git(&["log", "--format=%s", "-3"])?;
-    ensure!(
-        log.contains("Say hello") && log.lines().next().is_some_and(|line| line.starts_with("Upgrade notes")),
-        "{log}"
-    );
+    if outruns {
+        faster.try_recv().context("the operator's push was not outrun")??;
+    }
+    let log = app.repo.git(&["log", "--format=%s", "-4"])?;
+    let mut lines = log.lines();
+    ensure!(lines.next().is_some_and(|line| line.starts_with("Upgrade notes")), "{log}");
+    ensure!(!outruns || lines.next() == Some("Be faster"), "{log}");
+    ensure!(lines.next() == Some("Say hello"), "{log}");
+    ensure!(app.repo.numstat("HEAD")? == format!("1 1 {}", app.path), "more than one line was changed");
     world.nothing_is_left(&app, &status).await?;
-    Ok(durations(&status))
+    Ok(format!("{}; outrun: {outruns}", durations(&status)))
 }
 
 /// Somebody changes our own line: superseded, everything is released, their version is delivered.
