@@ -30,10 +30,14 @@ const RESTART_AFTER: Duration = Duration::from_millis(500);
 
 /// The term of the operator's lease, in seconds: long, because each renewal is a crash point like any other write.
 const LEASE: u16 = 15;
-/// Where the runs without a crash are, so that even their URLs are the same.
-const SAME_FOLDER: &str = "windlass-without-a-crash";
 /// Longer than that term, which a successor waits for.
 const SETTLES: Duration = Duration::from_secs(30);
+
+/// Where the runs without a crash are, one after the other, so that even their URLs are the same. A name of this process: others may
+/// run at the same time, or have left theirs behind.
+fn same_folder() -> String {
+    format!("windlass-without-a-crash-{}", std::process::id())
+}
 
 /// A journey that always does the same, whatever the time.
 pub(crate) struct Scenario {
@@ -98,7 +102,8 @@ struct Run {
 
 fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Result<Run> {
     crate::virtual_time(async {
-        let estate = SimEstate::start(seed, LEASE, point.is_none().then_some(SAME_FOLDER)).await?;
+        let folder = point.is_none().then(same_folder);
+        let estate = SimEstate::start(seed, LEASE, folder.as_deref()).await?;
         let (faults, pushes) = (estate.faults().clone(), estate.pushes().clone());
         let server = estate.server().clone();
         let rules = Rules::watch(&server, &pushes);
