@@ -15,7 +15,7 @@ use crate::fixture::App;
 use crate::world::World;
 
 /// Kinds whose managed fields and marks are compared.
-const TOUCHED: [(&str, &str, &str); 8] = [
+const TOUCHED: [(&str, &str, &str); 9] = [
     ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization"),
     ("helm.toolkit.fluxcd.io", "v2", "HelmRelease"),
     ("source.toolkit.fluxcd.io", "v1", "GitRepository"),
@@ -24,6 +24,7 @@ const TOUCHED: [(&str, &str, &str); 8] = [
     ("", "v1", "PersistentVolumeClaim"),
     ("", "v1", "PersistentVolume"),
     ("snapshot.storage.k8s.io", "v1", "VolumeSnapshot"),
+    ("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent"),
 ];
 
 impl World {
@@ -115,7 +116,8 @@ fn marks(object: &Value) -> Value {
         .collect();
     json!({
         "fields": fields, "annotations": ours, "suspend": object["spec"]["suspend"], "replicas": object["spec"]["replicas"],
-        "policy": object["spec"]["persistentVolumeReclaimPolicy"], "phase": object["status"]["phase"],
+        "policy": object["spec"]["persistentVolumeReclaimPolicy"], "deletionPolicy": object["spec"]["deletionPolicy"],
+        "phase": object["status"]["phase"],
     })
 }
 

@@ -5,6 +5,7 @@ mod end_state;
 mod pushes;
 mod rules;
 
+pub(crate) use end_state::difference;
 pub(crate) use pushes::Pushes;
 pub(crate) use rules::Rules;
 
@@ -24,6 +25,7 @@ use crate::estate::{OPERATOR_USER, SimEstate};
 use crate::fixture::{App, Shape};
 use crate::request::{expect, upgrade_spec};
 use crate::world::World;
+use crate::writer::RECORD;
 
 /// Until somebody starts the operator again.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
@@ -51,12 +53,20 @@ pub(crate) const SCENARIOS: [Scenario; 2] = [
     Scenario { name: "03-never-ready-is-rolled-back", run: |world| Box::pin(rolled_back(world)) },
 ];
 
-async fn write_records(world: &World, app: &App, count: usize) -> anyhow::Result<()> {
+async fn write_records(world: &World, app: &App, count: u64) -> anyhow::Result<()> {
     for (pod, _) in world.ready_pods(&app.name).await? {
         let client = world.estate.app(&app.name, &pod).await?;
         for number in 0..count {
-            ensure!(client.append("a record").await, "record {number} was refused by {pod}");
+            ensure!(client.append(RECORD).await, "record {number} was refused by {pod}");
         }
+    }
+    Ok(())
+}
+
+/// A loss in every run would look like no difference: each is compared with what was acknowledged, too.
+async fn are_there(world: &World, app: &App, count: u64) -> anyhow::Result<()> {
+    for claim in &app.claims {
+        world.holds(app, claim, count).await?;
     }
     Ok(())
 }
@@ -68,6 +78,7 @@ async fn succeeds(world: &World) -> anyhow::Result<App> {
     world.ask_upgrade(&app.name, "to-1.1.0", spec).await?;
     expect(&world.upgrade_ended(&app.name, "to-1.1.0").await?, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.1.0", 2).await?;
+    are_there(world, &app, 20).await?;
     Ok(app)
 }
 
@@ -78,6 +89,7 @@ async fn rolled_back(world: &World) -> anyhow::Result<App> {
     expect(&world.upgrade_ended(&app.name, "to-3.0.0").await?, Outcome::RolledBack)?;
     expect(&world.rollback_ended(&app.name, "to-3.0.0-rollback").await?, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
+    are_there(world, &app, 50).await?;
     Ok(app)
 }
 
@@ -96,6 +108,8 @@ struct Run {
     /// The step in which it was killed; `None` when the point was not reached.
     struck_in: Option<String>,
     broken: Vec<String>,
+    /// How many writes of everybody were looked at.
+    looked_at: u64,
     /// A hash over all requests of everybody, in the order in which the server executed them, with their answers and revisions.
     trace: String,
 }
@@ -106,7 +120,7 @@ fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Resu
         let estate = SimEstate::start(seed, LEASE, folder.as_deref()).await?;
         let (faults, pushes) = (estate.faults().clone(), estate.pushes().clone());
         let server = estate.server().clone();
-        let rules = Rules::watch(&server, &pushes);
+        let rules = Rules::watch(&server, &pushes, estate.runs_of_pods());
         let (struck, mut restarts) = tokio::sync::mpsc::unbounded_channel();
         match point {
             Some(Point::Write(number, at)) => {
@@ -157,9 +171,10 @@ fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Resu
         let (writes, pushed) = (faults.mutations(OPERATOR_USER), pushes.count());
         let trace = Sha256::digest(format!("{:?}", server.audit())).iter().map(|byte| format!("{byte:02x}")).collect();
         let end = world.end_state(&app).await?;
-        let (broken, _) = rules.verdict();
+        let (broken, looked_at) = rules.verdict();
+        ensure!(looked_at > writes, "the rules were asked about {looked_at} writes, and the operator made {writes}");
         world.operator().kill()?;
-        Ok(Run { end, writes, pushes: pushed, struck_in, broken, trace })
+        Ok(Run { end, writes, pushes: pushed, struck_in, broken, looked_at, trace })
     })
 }
 
@@ -210,7 +225,7 @@ pub(crate) fn run(names: &[String], seed: u64, every: usize) -> anyhow::Result<(
             let row = rows.entry(step).or_default();
             row.points += 1;
             let mut different = Vec::new();
-            end_state::difference("", &baseline.end, &result.end, &mut different);
+            difference("", &baseline.end, &result.end, &mut different);
             different.extend(result.broken.iter().map(|rule| format!("rule {rule}")));
             if different.is_empty() {
                 same += 1;
@@ -220,11 +235,12 @@ pub(crate) fn run(names: &[String], seed: u64, every: usize) -> anyhow::Result<(
             }
         }
         println!(
-            "crash {} (seed {seed}, {:.0} s): {} writes, {} pushes, each struck before, with the reply lost, and after",
+            "crash {} (seed {seed}, {:.0} s): {} writes, {} pushes, each struck before, with the reply lost, and after; rules asked at {} writes a run",
             scenario.name,
             began.elapsed().as_secs_f64(),
             baseline.writes,
-            baseline.pushes
+            baseline.pushes,
+            baseline.looked_at
         );
         println!("  {:<58} {:>6} {:>14}", "killed in", "points", "same end state");
         for (step, row) in &rows {

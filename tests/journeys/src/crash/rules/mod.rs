@@ -1,12 +1,19 @@
-//! The rules that must hold after every write, checked on a copy of the objects that is kept from the writes themselves.
+//! The rules that must hold at every write, checked on a copy of the objects that is kept from the writes themselves, and on the
+//! kubelet's log.
+
+mod acting;
+mod data;
+mod running;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kube_sim::SimServer;
+use kube_sim::controllers::pods::RunLog;
 use kube_sim::server::{Admission, Operation};
 use serde_json::Value;
-use upgrade_core::ports::CommitRequest;
 
 use super::Pushes;
 use crate::estate::OPERATOR_USER;
@@ -14,11 +21,19 @@ use crate::estate::OPERATOR_USER;
 /// `resource`, namespace, name.
 type Key = (String, String, String);
 
+/// What is known at one moment.
 #[derive(Default)]
 struct State {
     objects: BTreeMap<Key, Value>,
     broken: Vec<String>,
     writes: u64,
+    runs: RunLog,
+    /// How many entries of that log were looked at.
+    runs_seen: usize,
+    /// Images of the ready pods of a namespace when its first upgrade was asked for.
+    found: BTreeMap<String, Vec<String>>,
+    /// When the lease was last written.
+    lease_written: Option<tokio::time::Instant>,
 }
 
 /// Watches every write.
@@ -29,17 +44,34 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
+fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Whether an object was deleted, though it may still be there.
+fn is_going(object: &Value) -> bool {
+    object["deleting"] == true || object.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
+}
+
+/// Whether the journal of a request has a step that was begun, of those whose id begins so.
+fn begun(request: &Value, step: &str) -> bool {
+    list(request, "/status/journal/entries")
+        .iter()
+        .any(|entry| text(entry, "/step").starts_with(step) && entry["begun"] == true)
+}
+
 impl Rules {
     /// Looks at every write from now on.
-    pub(crate) fn watch(server: &SimServer, pushes: &Pushes) -> Self {
+    pub(crate) fn watch(server: &SimServer, pushes: &Pushes, runs: &RunLog) -> Self {
         let rules = Self::default();
+        rules.with(|state| state.runs = runs.clone());
         let watcher = rules.clone();
         server.add_admission_hook(Arc::new(move |write| {
             watcher.see(write);
             Ok(())
         }));
         let watcher = rules.clone();
-        pushes.judged_by(Arc::new(move |request| watcher.with(|state| before_commit(state, request))));
+        pushes.judged_by(Arc::new(move |request| watcher.with(|state| data::before_commit(state, request))));
         rules
     }
 
@@ -49,7 +81,10 @@ impl Rules {
 
     /// What was broken, and how many writes were looked at.
     pub(crate) fn verdict(&self) -> (Vec<String>, u64) {
-        self.with(|state| (state.broken.clone(), state.writes))
+        self.with(|state| {
+            running::since_the_last_write(state);
+            (state.broken.clone(), state.writes)
+        })
     }
 
     fn see(&self, write: &Admission<'_>) {
@@ -65,180 +100,17 @@ impl Rules {
         let key = (write.resource.to_owned(), write.namespace.to_owned(), name);
         self.with(|state| {
             state.writes += 1;
+            // What has started by now started under what was written before.
+            running::since_the_last_write(state);
             if write.user.name == OPERATOR_USER {
-                before_write(state, write, &key, &subject);
+                acting::before_write(state, write, &key, &subject);
+                data::before_write(state, write, &key, &subject);
+                running::before_write(state, write, &key, &subject);
             }
-            match write.operation {
-                // Objects with finalizers stay until these are gone; being marked is all that the rules ask about.
-                Operation::Delete => {
-                    let last = state.objects.entry(key).or_insert(subject);
-                    last["deleting"] = true.into();
-                }
-                Operation::Create | Operation::Update => {
-                    state.objects.insert(key, subject);
-                }
-            }
-            always(state);
+            state.take(write, key, subject);
         });
     }
-}
 
-impl State {
-    fn all<'a>(&'a self, resource: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.objects.iter().filter(move |((kind, ..), _)| kind == resource).map(|(_, object)| object)
-    }
-
-    fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Value> {
-        self.objects
-            .get(&(resource.to_owned(), namespace.to_owned(), name.to_owned()))
-            .filter(|found| found["deleting"] != true)
-    }
-
-    fn broken(&mut self, rule: &str, what: impl std::fmt::Display) {
-        self.broken.push(format!("{rule}: {what}"));
-    }
-
-    /// Pods that mount the claim and have not ended.
-    fn users_of(&self, namespace: &str, claim: &str) -> Vec<String> {
-        let mounts = |pod: &&Value| {
-            let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).cloned().unwrap_or_default();
-            text(pod, "/metadata/namespace") == namespace
-                && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
-                && volumes.iter().any(|volume| text(volume, "/persistentVolumeClaim/claimName") == claim)
-        };
-        self.all("pods")
-            .filter(|pod| pod["deleting"] != true)
-            .filter(mounts)
-            .map(|pod| text(pod, "/metadata/name").to_owned())
-            .collect()
-    }
-}
-
-/// Rule 2: no claim of an app is deleted unless its volume is on Retain, a restored copy is on Retain too, and nothing mounts it.
-fn before_write(state: &mut State, write: &Admission<'_>, key: &Key, subject: &Value) {
-    let (resource, namespace, name) = key;
-    match (write.operation, resource.as_str()) {
-        (Operation::Delete, "persistentvolumeclaims") if !name.starts_with("windlass-") => {
-            let volume = text(subject, "/spec/volumeName");
-            let policy = state
-                .get("persistentvolumes", "", volume)
-                .map(|found| text(found, "/spec/persistentVolumeReclaimPolicy").to_owned());
-            if policy.as_deref() != Some("Retain") {
-                state.broken("2", format!("claim {name} was deleted while its volume was on {policy:?}"));
-            }
-            let copy = state.all("persistentvolumes").any(|other| {
-                text(other, "/metadata/name") != volume
-                    && other["deleting"] != true
-                    && text(other, "/spec/persistentVolumeReclaimPolicy") == "Retain"
-                    && text(other, "/spec/claimRef/name") == name
-                    && text(other, "/spec/claimRef/namespace") == namespace
-            });
-            if !copy {
-                state.broken("2", format!("claim {name} was deleted without a restored copy that waits for it"));
-            }
-            let users = state.users_of(namespace, name);
-            if !users.is_empty() {
-                state.broken("2", format!("claim {name} was deleted while {users:?} mounted it"));
-            }
-        }
-        (Operation::Delete, "persistentvolumes") => state.broken("2", format!("volume {name} was deleted")),
-        (Operation::Update, "persistentvolumes") => {
-            let before = state.get("persistentvolumes", "", name).cloned().unwrap_or_default();
-            let lets_go = text(&before, "/spec/persistentVolumeReclaimPolicy") == "Retain"
-                && text(subject, "/spec/persistentVolumeReclaimPolicy") == "Delete";
-            let bound = text(subject, "/status/phase") == "Bound";
-            if lets_go && !bound && text(subject, "/spec/claimRef/name").is_empty() {
-                state.broken("2", format!("volume {name} was let go while nothing is bound to it"));
-            }
-        }
-        (Operation::Update, "upgraderequests") if write.subresource == "status" => {
-            let outcome = text(subject, "/status/outcome");
-            let before =
-                state.get("upgraderequests", namespace, name).map(|found| text(found, "/status/outcome").to_owned());
-            if outcome == "Succeeded" && before.as_deref() != Some("Succeeded") {
-                before_success(state, namespace, subject);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Rule 1: every required snapshot is ready and bound both ways before a version is committed.
-fn before_commit(state: &mut State, request: &CommitRequest) {
-    // Reverts and rollbacks put back what the data belongs to; their copies are checked where claims are swapped.
-    let bumps = request.message.starts_with("Upgrade ");
-    if !bumps {
-        return;
-    }
-    let points: Vec<Value> = state
-        .all("restorepoints")
-        .filter(|point| point["deleting"] != true && text(point, "/spec/void").is_empty())
-        .cloned()
-        .collect();
-    let Some(newest) = points.iter().max_by_key(|point| text(point, "/spec/takenAt").to_owned()) else {
-        state.broken("1", "a version is committed without a restore point");
-        return;
-    };
-    let namespace = text(newest, "/metadata/namespace").to_owned();
-    for data in newest.pointer("/spec/data").and_then(Value::as_array).cloned().unwrap_or_default() {
-        let (snapshot, content) = (text(&data, "/snapshot"), text(&data, "/content"));
-        let taken = state.get("volumesnapshots", &namespace, snapshot).cloned().unwrap_or_default();
-        let bound = state.get("volumesnapshotcontents", "", content).cloned().unwrap_or_default();
-        let ready = taken.pointer("/status/readyToUse") == Some(&Value::Bool(true));
-        let both = text(&taken, "/status/boundVolumeSnapshotContentName") == content
-            && text(&bound, "/spec/volumeSnapshotRef/name") == snapshot
-            && text(&bound, "/spec/volumeSnapshotRef/uid") == text(&taken, "/metadata/uid");
-        let kept = text(&bound, "/spec/deletionPolicy") == "Retain";
-        if !(ready && both && kept) {
-            state.broken("1", format!("a version is committed while snapshot {snapshot} is ready: {ready}, bound both ways: {both}, kept: {kept}"));
-        }
-    }
-}
-
-/// Rule 3: success only when pods of the target run and are ready, and nothing is suspended by us.
-fn before_success(state: &mut State, namespace: &str, request: &Value) {
-    let targets: Vec<String> = request
-        .pointer("/spec/target/components")
-        .and_then(Value::as_object)
-        .map(|all| {
-            all.iter()
-                .filter(|(component, _)| component.starts_with("image/"))
-                .filter_map(|(_, version)| Some(format!(":{}", version.as_str()?)))
-                .collect()
-        })
-        .unwrap_or_default();
-    let ready = |pod: &&Value| {
-        let conditions = pod.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        conditions.iter().any(|one| text(one, "/type") == "Ready" && text(one, "/status") == "True")
-    };
-    let pods: Vec<&Value> = state
-        .all("pods")
-        .filter(|pod| pod["deleting"] != true && text(pod, "/metadata/namespace") == namespace)
-        .collect();
-    let running = pods
-        .iter()
-        .filter(|pod| ready(pod))
-        .filter(|pod| targets.iter().any(|tag| text(pod, "/spec/containers/0/image").ends_with(tag.as_str())))
-        .count();
-    if running == 0 {
-        state.broken("3", "success was written while no pod of the target was ready");
-    }
-}
-
-/// Rule 5: one active operation for each app.
-fn always(state: &mut State) {
-    let active = |resource: &str| -> Vec<String> {
-        let running =
-            |request: &&Value| request.pointer("/status/plan").is_some() && text(request, "/status/outcome").is_empty();
-        state.all(resource).filter(running).map(|request| text(request, "/metadata/name").to_owned()).collect()
-    };
-    let (upgrades, rollbacks) = (active("upgraderequests"), active("rollbackrequests"));
-    if upgrades.len() > 1 || rollbacks.len() > 1 {
-        state.broken("5", format!("active at once: {upgrades:?} {rollbacks:?}"));
-    }
-}
-
-impl Rules {
     /// What the operator is at, by the journals.
     pub(crate) fn current_step(&self) -> String {
         self.with(|state| {
@@ -246,8 +118,7 @@ impl Rules {
                 let running = state.all(resource).find(|request| {
                     request.pointer("/status/plan").is_some() && text(request, "/status/outcome").is_empty()
                 })?;
-                let entries =
-                    running.pointer("/status/journal/entries").and_then(Value::as_array).cloned().unwrap_or_default();
+                let entries = list(running, "/status/journal/entries");
                 let at = entries.last().map_or_else(|| "plan".to_owned(), |entry| text(entry, "/step").to_owned());
                 Some(format!("{prefix} {at}"))
             };
@@ -256,5 +127,61 @@ impl Rules {
                 .or_else(|| newest("upgraderequests", "upgrade"))
                 .unwrap_or_else(|| if request { "before the plan, or after the end" } else { "idle" }.to_owned())
         })
+    }
+}
+
+impl State {
+    /// Notes a write.
+    fn take(&mut self, write: &Admission<'_>, key: Key, subject: Value) {
+        match write.operation {
+            // A pod runs on until its kubelet says that it is gone, unless none has taken it.
+            Operation::Delete if key.0 == "pods" => {
+                if write.user.name == "system:node" || text(&subject, "/spec/nodeName").is_empty() {
+                    self.objects.remove(&key);
+                } else {
+                    self.objects.entry(key).or_insert(subject)["deleting"] = true.into();
+                }
+            }
+            // Objects with finalizers stay until these are gone; being marked is all that the rules ask about.
+            Operation::Delete => self.objects.entry(key).or_insert(subject)["deleting"] = true.into(),
+            Operation::Create | Operation::Update => {
+                match key.0.as_str() {
+                    "leases" => self.lease_written = Some(tokio::time::Instant::now()),
+                    "upgraderequests" if !self.found.contains_key(&key.1) => {
+                        let images = self.ready_images(&key.1);
+                        self.found.insert(key.1.clone(), images);
+                    }
+                    _ => {}
+                }
+                self.objects.insert(key, subject);
+            }
+        }
+    }
+
+    fn all<'a>(&'a self, resource: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.objects.iter().filter(move |((kind, ..), _)| kind == resource).map(|(_, object)| object)
+    }
+
+    fn within<'a>(&'a self, resource: &'a str, namespace: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.all(resource).filter(move |object| text(object, "/metadata/namespace") == namespace)
+    }
+
+    fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Value> {
+        let key = (resource.to_owned(), namespace.to_owned(), name.to_owned());
+        self.objects.get(&key).filter(|found| !is_going(found))
+    }
+
+    fn broken(&mut self, rule: &str, what: impl std::fmt::Display) {
+        self.broken.push(format!("{rule}: {what}"));
+    }
+
+    /// Images of the pods that are ready and stay.
+    fn ready_images(&self, namespace: &str) -> Vec<String> {
+        let ready = |pod: &&Value| {
+            let mut conditions = list(pod, "/status/conditions").iter();
+            conditions.any(|one| text(one, "/type") == "Ready" && text(one, "/status") == "True")
+        };
+        let pods = self.within("pods", namespace).filter(|pod| !is_going(pod)).filter(ready);
+        pods.map(|pod| text(pod, "/spec/containers/0/image").to_owned()).collect()
     }
 }

@@ -1,0 +1,88 @@
+//! Rules 3 and 4: what must run before a success is written, and what must not run while data and version do not belong together.
+
+use kube_sim::controllers::pods::Event;
+use kube_sim::server::{Admission, Operation};
+use serde_json::Value;
+
+use super::{Key, State, begun, list, text};
+
+/// Ours on a suspended object.
+const HELD_BY: &str = "/metadata/annotations/upgrades.windlass.dev~1held-by";
+
+/// Rule 4: no container of an app starts between the cut of its data and the release of the target, nor between the swap of its
+/// claims and the release of what the restored data belongs to.
+pub(super) fn since_the_last_write(state: &mut State) {
+    let entries = state.runs.entries();
+    let fresh = entries.get(state.runs_seen..).unwrap_or_default();
+    state.runs_seen = entries.len();
+    for entry in fresh.iter().filter(|entry| entry.event == Event::Starting) {
+        let Some(pod) = &entry.pod else { continue };
+        if let Some(why) = state.closed(&pod.namespace) {
+            let image = entry.image.as_deref().unwrap_or_default();
+            state.broken("4", format!("{image} was started in {} {why}", pod.name));
+        }
+    }
+}
+
+impl State {
+    /// Why nothing may start on the app's data now.
+    fn closed(&self, namespace: &str) -> Option<&'static str> {
+        let running = |request: &&Value| text(request, "/status/outcome").is_empty();
+        let released = |request: &Value| begun(request, "release/resume/");
+        let cut = |content: &Value| {
+            text(content, "/spec/volumeSnapshotRef/namespace") == namespace
+                && content.pointer("/status/snapshotHandle").is_some_and(|handle| !handle.is_null())
+        };
+        let turned_back = |request: &Value| {
+            let mut entries = list(request, "/status/journal/entries").iter();
+            entries.any(|entry| matches!(text(entry, "/state"), "Undoing" | "Undone" | "Leftover"))
+        };
+        let mut upgrades = self.within("upgraderequests", namespace).filter(running);
+        if upgrades.any(|one| begun(one, "snapshot/take/") && !released(one) && !turned_back(one))
+            && self.all("volumesnapshotcontents").any(cut)
+        {
+            return Some("between the cut of its data and the release");
+        }
+        let mut rollbacks = self.within("rollbackrequests", namespace).filter(running);
+        let swapped = rollbacks.any(|one| begun(one, "swap/delete/") && !released(one));
+        swapped.then_some("between the swap of its claims and the release")
+    }
+}
+
+/// Rule 3: success only when as many pods as were found are ready, all of them of the version that was asked for, and nothing is
+/// suspended by us.
+pub(super) fn before_write(state: &mut State, write: &Admission<'_>, key: &Key, subject: &Value) {
+    let (resource, namespace, name) = key;
+    let is_request = matches!(resource.as_str(), "upgraderequests" | "rollbackrequests");
+    if write.operation != Operation::Update || write.subresource != "status" || !is_request {
+        return;
+    }
+    let succeeded = |object: &Value| text(object, "/status/outcome") == "Succeeded";
+    if !succeeded(subject) || state.get(resource, namespace, name).is_some_and(succeeded) {
+        return;
+    }
+    let found = state.found.get(namespace).cloned().unwrap_or_default();
+    let expected: Vec<String> = if resource == "rollbackrequests" {
+        found
+    } else {
+        let targets = subject.pointer("/spec/target/components").and_then(Value::as_object).into_iter().flatten();
+        let tag = targets.filter(|(component, _)| component.starts_with("image/")).find_map(|(_, tag)| tag.as_str());
+        let repository = |image: &String| image.rsplit_once(':').map_or(image.clone(), |(front, _)| front.to_owned());
+        found.iter().map(|image| format!("{}:{}", repository(image), tag.unwrap_or_default())).collect()
+    };
+    let ready = state.ready_images(namespace);
+    if ready != expected || ready.is_empty() {
+        state.broken("3", format!("success was written while {ready:?} were ready, not {expected:?}"));
+    }
+    let suspended: Vec<String> = ["kustomizations", "helmreleases"]
+        .into_iter()
+        .flat_map(|kind| state.all(kind))
+        .filter(|object| {
+            object.pointer("/spec/suspend") == Some(&Value::Bool(true)) || !text(object, HELD_BY).is_empty()
+        })
+        .map(|object| text(object, "/metadata/name").to_owned())
+        .collect();
+    if !suspended.is_empty() {
+        state.broken("3", format!("success was written while {suspended:?} were suspended or held"));
+    }
+}
