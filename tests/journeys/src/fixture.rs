@@ -8,6 +8,7 @@ use serde_json::json;
 use windlass_api::ManagedApp;
 use windlass_playground::manifests::{deployment, kustomization};
 
+use crate::outage::Outage;
 use crate::repo::Repo;
 use crate::world::{World, wait};
 
@@ -23,6 +24,7 @@ pub(crate) struct App {
     /// Claims that hold its data.
     pub(crate) claims: Vec<String>,
     pub(crate) url: String,
+    pub(crate) outage: Outage,
 }
 
 /// How an app differs from the ordinary one.
@@ -142,7 +144,9 @@ spec:
         );
         let files = vec![(path.clone(), release)];
         let claims = vec!["data-notes-0".to_owned(), "data-notes-1".to_owned()];
-        let app = self.deliver(name, path, files, claims).await?;
+        let mut app = self.deliver(name, path, files, claims).await?;
+        let releases = self.dynamic("helm.toolkit.fluxcd.io", "v2", "HelmRelease", name).await?;
+        app.outage.watch(releases, "HelmRelease", "notes");
         let pin = |component: &str, field: &str| json!({"component": component, "repository": "apps", "path": app.path, "object": "HelmRelease/notes", "field": field});
         let pins = json!([pin("chart", "spec.chart.spec.version"), pin("image/notes", "spec.values.image.tag")]);
         self.wait_statefulset(name).await?;
@@ -166,6 +170,7 @@ spec:
             path: file(other),
             claims: vec!["notes-data".into()],
             url: first.url.clone(),
+            outage: self.watched(one).await?,
         };
         for app in [&first, &second] {
             let pins = json!([{
@@ -219,7 +224,16 @@ spec:
         self.apply(&namespace(self, name)).await?;
         let secret = self.estate.login().map(|_| format!("{name}-git"));
         self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), Some("30s"))).await?;
-        Ok(App { name: name.into(), kustomization: name.into(), repo, path, claims, url: remote.url })
+        let outage = self.watched(name).await?;
+        Ok(App { name: name.into(), kustomization: name.into(), repo, path, claims, url: remote.url, outage })
+    }
+
+    /// Measures from now on how long this Kustomization is suspended.
+    async fn watched(&self, kustomization: &str) -> anyhow::Result<Outage> {
+        let mut outage = Outage::default();
+        let api = self.dynamic("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system").await?;
+        outage.watch(api, "Kustomization", kustomization);
+        Ok(outage)
     }
 
     async fn manage(

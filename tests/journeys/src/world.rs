@@ -1,14 +1,17 @@
 //! The world of the journeys: an estate, the product installed on it as a person would, and ways to look at everything.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Parser as _;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt, discovery};
 use serde_json::Value;
 use tokio::time::Instant;
+use windlass_cli::{Cli, Exit, Printer, Session};
 
 use crate::estate::{Estate, OPERATOR_USER, Operator, SYSTEM};
 
@@ -87,6 +90,18 @@ impl World {
         .await
     }
 
+    /// The command `windlass` as a person calls it: how it ended, and what it printed.
+    pub(crate) async fn windlass(&self, line: &str) -> anyhow::Result<(Exit, String)> {
+        let cli = Cli::try_parse_from(std::iter::once("windlass").chain(line.split_whitespace()))?;
+        let printed = Printed::default();
+        let mut session = Session::new(Printer::new(Box::new(printed.clone()), Box::new(printed.clone())));
+        session.client = Some(self.client.clone());
+        session.clock = self.estate.clock();
+        let exit = windlass_cli::run(&cli, &mut session).await;
+        let text = printed.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok((exit, String::from_utf8(text)?))
+    }
+
     /// A field of an object as JSON; `Null` when either is missing.
     pub(crate) async fn field(&self, api: &Api<DynamicObject>, name: &str, pointer: &str) -> anyhow::Result<Value> {
         let Some(found) = api.get_opt(name).await? else { return Ok(Value::Null) };
@@ -114,6 +129,20 @@ impl World {
                 );
             }
         }
+    }
+}
+
+/// What a command has printed.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

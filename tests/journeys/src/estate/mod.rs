@@ -10,11 +10,13 @@ pub(crate) use real::RealEstate;
 pub(crate) use sim::SimEstate;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use kube::Client;
 use serde_json::Value;
+use upgrade_core::ports::Clock;
 use windlass_rig::csi::{CallRecord, Control};
 use windlass_rig::kubelet::Entry;
 
@@ -76,6 +78,8 @@ pub(crate) trait Estate {
     /// A client that may do everything.
     fn client(&self) -> Client;
     fn operator(&self) -> &dyn Operator;
+    /// The time of everything that runs here.
+    fn clock(&self) -> Arc<dyn Clock>;
     /// How long to look away at most, not to miss what the operator does.
     fn glance(&self) -> Duration;
     /// An empty repository of that name, or the one that is there.
@@ -84,7 +88,7 @@ pub(crate) trait Estate {
     fn login(&self) -> Option<Login>;
     /// The folder with the chart repositories, `<host>/<path>` each.
     fn charts(&self) -> PathBuf;
-    async fn app(&self, namespace: &str, pod: &str) -> anyhow::Result<std::sync::Arc<dyn AppClient>>;
+    async fn app(&self, namespace: &str, pod: &str) -> anyhow::Result<Arc<dyn AppClient>>;
     /// What the kubelet did.
     fn runs(&self) -> anyhow::Result<Vec<Entry>>;
     /// What the CSI driver was asked, and how it answered.

@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use serde_json::Value;
+use upgrade_core::ports::Clock;
+use windlass_cli::SystemClock;
 use windlass_rig::csi::{CallRecord, Control};
 use windlass_rig::kubelet::Entry;
 use windlass_rig::{Options, Rig, User};
@@ -41,6 +43,10 @@ impl Estate for RealEstate {
 
     fn operator(&self) -> &dyn Operator {
         &self.operator
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SystemClock)
     }
 
     fn glance(&self) -> Duration {

@@ -12,12 +12,13 @@ use kube_sim::SimServer;
 use kube_sim::controllers::pods::RunLog;
 use kube_sim::faults::Faults;
 use serde_json::{Value, json};
+use upgrade_core::ports::Clock;
 use windlass_playground::app::NotesImages;
 use windlass_playground::{Options, Playground};
 use windlass_rig::csi::{CallRecord, Control};
 use windlass_rig::kubelet::Entry;
 
-use super::in_process::InProcess;
+use super::in_process::{InProcess, SimClock};
 use super::{AppClient, Estate, Login, Operator, Remote, Request, Rival};
 use crate::crash::Pushes;
 
@@ -77,6 +78,10 @@ impl Estate for SimEstate {
 
     fn operator(&self) -> &dyn Operator {
         &self.operator
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(SimClock(self.server().clone()))
     }
 
     fn glance(&self) -> Duration {

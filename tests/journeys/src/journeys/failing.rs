@@ -10,7 +10,7 @@ use windlass_api::{AutoRollback, OperationStatus, Outcome};
 
 use super::checks::same;
 use crate::fixture::{App, Shape};
-use crate::request::{begun_at, durations, entry, expect, upgrade_spec};
+use crate::request::{begun_at, entry, expect, upgrade_spec};
 use crate::world::{World, wait};
 use crate::writer::Writer;
 
@@ -58,11 +58,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     ensure!(early.is_empty(), "between swap and release {early:?} started");
     let wrong = world.started_between(&app.name, released, i64::MAX)?;
     ensure!(wrong.iter().all(|run| run.contains(":1.0.0 ")), "after the release {wrong:?} started");
-    Ok(format!(
-        "acknowledged before stop: {acknowledged}, lost: 0; upgrade {}; rollback {}",
-        durations(&upgrade),
-        durations(&rollback)
-    ))
+    Ok(format!("acknowledged before stop: {acknowledged}, lost: 0; {}", world.measured(&app, &[&upgrade, &rollback])?))
 }
 
 /// A snapshot that never gets ready: the deadline ends it, nothing is committed, the app is as it was found.
@@ -79,7 +75,7 @@ pub(crate) async fn snapshot_never_ready(world: &World) -> anyhow::Result<String
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
     world.no_copies(&app).await?;
-    Ok(durations(&status))
+    world.measured(&app, &[&status])
 }
 
 /// Git is unreachable after the push: the old version runs again on its own data, what stays suspended is listed, and it
@@ -124,7 +120,8 @@ pub(crate) async fn git_unreachable(world: &World) -> anyhow::Result<String> {
     same("records", &world.records(&app).await?, &records)?;
     world.holds(&app, "notes-data", written).await?;
     ensure!(world.volumes(&app).await? == volumes, "the app is on another volume");
-    Ok(format!("ended {ended_after:.0} s after Git went away, left {left:?}, healed when it was back"))
+    let figures = world.measured(&app, &[&healed])?;
+    Ok(format!("ended {ended_after:.0} s after Git went away, left {left:?}, healed when it was back; {figures}"))
 }
 
 /// An upgrade to a version that was healthy, took records and then failed while it was watched.
@@ -177,7 +174,7 @@ pub(crate) async fn fails_in_the_soak(world: &World) -> anyhow::Result<String> {
     ensure!(world.rollbacks(&app.name).get_opt("to-4.0.0-rollback").await?.is_none(), "it was rolled back unasked");
     ensure!(world.volumes(app).await? == *volumes, "the app is on another volume");
     ensure!(world.bytes(&volumes["notes-data"].1)? == soaked.written, "its data was changed unasked");
-    Ok(message)
+    Ok(format!("{message}; {}", world.measured(app, &[&soaked.upgrade])?))
 }
 
 /// The same with `Always`: it restores, says since when writes are lost, and keeps the volume that has them.
@@ -195,86 +192,5 @@ pub(crate) async fn fails_in_the_soak_always(world: &World) -> anyhow::Result<St
     ensure!(old.0 != new.0 && old.1 != new.1, "the claim is still on {old:?}");
     ensure!(world.bytes(&old.1)? == soaked.written, "the volume with the later writes was not kept");
     world.nothing_is_left(app, &rollback).await?;
-    Ok(durations(&rollback))
-}
-
-/// Steps that only wait and look: a kill inside them cuts nothing off.
-const WAITING: [&str; 6] =
-    ["stop/wait", "snapshot/verify/", "commit/carriers", "release/attempt/", "verify/", "swap/bound"];
-
-/// The operator is killed again and again, inside every step that changes something; the end is the same.
-pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
-    let app =
-        world.manifests_app("j10", Shape { timeout: "25s", snapshot_deadline: "10m", ..Shape::default() }).await?;
-    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
-    writer.reaches(100).await?;
-    let commits = app.repo.commits()?;
-    let text = app.repo.read(&app.path)?;
-    world.ask_upgrade(&app.name, "to-3.0.0", upgrade_spec("notes", &[("image/notes", "3.0.0")])).await?;
-    let seed: u64 = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
-    let mut random = Random(seed);
-    let mut killed_in: Vec<String> = Vec::new();
-    let began = Instant::now();
-    let (upgrade, rollback) = loop {
-        ensure!(began.elapsed() < Duration::from_secs(600), "no end after kills in {killed_in:?}");
-        let upgrade = world.upgrades(&app.name).get("to-3.0.0").await?.status.unwrap_or_default();
-        let rollback = world.rollbacks(&app.name).get_opt("to-3.0.0-rollback").await?;
-        let rollback = rollback.and_then(|found| found.status).unwrap_or_default();
-        if rollback.outcome.is_some() {
-            break (upgrade, rollback);
-        }
-        ensure!(upgrade.outcome.is_none_or(|outcome| outcome == Outcome::RolledBack), "{:?}", upgrade.message);
-        let step = newest_step("up", &upgrade).into_iter().chain(newest_step("back", &rollback)).next_back();
-        match step {
-            Some(step) if killed_in.len() < 48 && !killed_in.contains(&step) => {
-                tokio::time::sleep(world.estate.glance() * random.below(8)).await;
-                world.operator().kill()?;
-                killed_in.push(step);
-                world.operator().start()?;
-            }
-            _ => tokio::time::sleep(world.estate.glance()).await,
-        }
-    };
-    expect(&rollback, Outcome::Succeeded)?;
-    ensure!(killed_in.len() >= 20, "killed only in {killed_in:?}");
-    let acknowledged = writer.refused().await?;
-    world.wait_ready(&app.name, "1.0.0", 1).await?;
-    let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
-    let kept = world.estate.app(&app.name, &pod).await?.records().await?;
-    same("records", &kept["count"], &json!(acknowledged))?;
-    ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one revert were made");
-    ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
-    world.nothing_is_left(&app, &rollback).await?;
-    // A step may be over before anybody sees that it has begun.
-    let all = changing_steps("up", &upgrade).into_iter().chain(changing_steps("back", &rollback));
-    let missed: Vec<String> = all.filter(|step| !killed_in.contains(step)).collect();
-    Ok(format!("seed {seed}, killed in {} steps, not in: {}", killed_in.len(), missed.join(" ")))
-}
-
-fn newest_step(prefix: &str, status: &windlass_api::OperationStatus) -> Option<String> {
-    let entries = status.journal.as_ref()?["entries"].as_array()?.clone();
-    let busy = entries.into_iter().rev().find(|entry| entry["state"] == "Doing")?;
-    let step = busy["step"].as_str().filter(|step| changes(step))?;
-    Some(format!("{prefix}:{step}"))
-}
-
-fn changing_steps(prefix: &str, status: &windlass_api::OperationStatus) -> Vec<String> {
-    let steps = status.plan.as_ref().and_then(|plan| plan["steps"].as_array()).cloned().unwrap_or_default();
-    let ids = steps.iter().filter_map(|step| step["id"].as_str()).filter(|id| changes(id));
-    ids.map(|id| format!("{prefix}:{id}")).collect()
-}
-
-fn changes(step: &str) -> bool {
-    !WAITING.iter().any(|waits| step.starts_with(waits))
-}
-
-/// A small deterministic generator: the seed is printed, so that a run can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from((self.0 >> 33) % u64::from(limit)).unwrap_or(0)
-    }
+    world.measured(app, &[&soaked.upgrade, &rollback])
 }

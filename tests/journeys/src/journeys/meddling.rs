@@ -10,7 +10,7 @@ use windlass_rig::csi::{CallName, Control, FailureCode, Rule};
 
 use crate::fixture::{App, Shape};
 use crate::repo::Repo;
-use crate::request::{durations, entry, expect, upgrade_spec};
+use crate::request::{entry, expect, upgrade_spec};
 use crate::world::{World, wait};
 
 impl World {
@@ -67,7 +67,7 @@ pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Succeeded)?;
     world.nothing_is_left(&app, &status).await?;
-    Ok(format!("ended in {:.2} s; {}", took.as_secs_f64(), durations(&status)))
+    Ok(format!("ended in {:.2} s; {}", took.as_secs_f64(), world.measured(&app, &[&status])?))
 }
 
 /// Somebody pushes an unrelated file, where that can be had between our edit and our push: both commits stand.
@@ -97,7 +97,7 @@ pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
     ensure!(lines.next() == Some("Say hello"), "{log}");
     ensure!(app.repo.numstat("HEAD")? == format!("1 1 {}", app.path), "more than one line was changed");
     world.nothing_is_left(&app, &status).await?;
-    Ok(format!("{}; outrun: {outruns}", durations(&status)))
+    Ok(format!("{}; outrun: {outruns}", world.measured(&app, &[&status])?))
 }
 
 /// Somebody changes our own line: superseded, everything is released, their version is delivered.
@@ -117,7 +117,7 @@ pub(crate) async fn superseded(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&app.name, "1.2.0", 1).await?;
     ensure!(app.repo.read(&app.path)? == text, "their line was changed");
     world.nothing_is_left(&app, &status).await?;
-    Ok(message)
+    Ok(format!("{message}; {}", world.measured(&app, &[&status])?))
 }
 
 /// Cancel before the point of no return undoes; after it the operation goes forward.
@@ -141,6 +141,7 @@ pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
     world.no_copies(&app).await?;
+    let early = world.measured(&app, &[&status])?;
 
     world.ask_upgrade(&app.name, "late", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "late", "verify/").await?;
@@ -149,7 +150,7 @@ pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.1.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
-    Ok("before: undone; after: forward".into())
+    Ok(format!("before: undone, {early}; after: forward, {}", world.measured(&app, &[&status])?))
 }
 
 /// Deleting the request means the same as cancelling it; the object stays until its operation has ended.
@@ -178,6 +179,7 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &windlass_api::OperationStatus::default()).await?;
     world.no_copies(&app).await?;
+    let early = world.measured(&app, &[])?;
 
     world.ask_upgrade(&app.name, "late", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "late", "verify/").await?;
@@ -186,5 +188,5 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&app.name, "1.1.0", 1).await?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     world.nothing_is_left(&app, &windlass_api::OperationStatus::default()).await?;
-    Ok("before: undone; after: forward".into())
+    Ok(format!("before: undone, {early}; after: forward, {}", world.measured(&app, &[])?))
 }

@@ -1,7 +1,9 @@
 //! The list of journeys.
 
 mod checks;
+mod ended;
 mod failing;
+mod killed;
 mod meddling;
 mod neighbours;
 mod refusals;
@@ -47,7 +49,7 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("09-deletion", meddling::deletion),
     journey!("09-cancel-in-a-rollback", rollbacks::cancel),
     journey!("09-deletion-in-a-rollback", rollbacks::deletion),
-    journey!("10-killed", failing::killed),
+    journey!("10-killed", killed::killed),
     journey!("10-terminated", meddling::terminated),
     journey!("11-neighbours", neighbours::both_at_once),
     journey!("11-a-neighbour-fails", neighbours::failure),

@@ -7,7 +7,7 @@ use windlass_api::Outcome;
 
 use super::checks::same;
 use crate::fixture::Shape;
-use crate::request::{begun_at, done_at, durations, expect, upgrade_spec};
+use crate::request::{begun_at, done_at, expect, upgrade_spec};
 use crate::world::World;
 
 /// Both are upgraded at once: one after the other, and both succeed.
@@ -26,7 +26,7 @@ pub(crate) async fn both_at_once(world: &World) -> anyhow::Result<String> {
     world.nothing_is_left(&other, &second).await?;
     let (a, b) = (span(&first)?, span(&second)?);
     ensure!(a.1 <= b.0 || b.1 <= a.0, "they were suspended at the same time: {a:?} {b:?}");
-    Ok(format!("{}; {}", durations(&first), durations(&second)))
+    Ok(format!("{}; {}", world.measured(&one, &[&first])?, world.measured(&other, &[&second])?))
 }
 
 /// From before the suspension to after the resume, in milliseconds since 1970.
@@ -51,6 +51,7 @@ pub(crate) async fn failure(world: &World) -> anyhow::Result<String> {
     same("records", &world.records(&one).await?, &ones)?;
     world.nothing_is_left(&one, &rollback).await?;
     let still = (world.only_pod(&other).await?, world.volumes(&other).await?, world.records(&other).await?);
+    let back = world.measured(&one, &[&rollback])?;
     ensure!(still == others, "the neighbour was touched: {still:?} instead of {others:?}");
 
     // The Kustomization waits for the broken neighbour before it looks at anything again, for half a minute at least.
@@ -83,5 +84,5 @@ pub(crate) async fn failure(world: &World) -> anyhow::Result<String> {
     let now = world.volumes(&other).await?;
     ensure!(now["notes-data"] == (uid.clone(), handle.clone()), "the neighbour is on another volume: {now:?}");
     ensure!(world.bytes(handle)? == bytes, "the neighbour's bytes have changed");
-    Ok(format!("rolled back {}; beside a broken neighbour {}", durations(&rollback), durations(&status)))
+    Ok(format!("rolled back {back}; beside a broken neighbour {}", world.measured(&one, &[&status])?))
 }

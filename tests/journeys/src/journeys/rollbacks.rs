@@ -10,7 +10,7 @@ use windlass_rig::csi::{CallName, Control, FailureCode, Rule};
 
 use super::checks::same;
 use crate::fixture::{App, Shape};
-use crate::request::{durations, expect, rollback_spec, upgrade_spec};
+use crate::request::{expect, rollback_spec, upgrade_spec};
 use crate::world::{World, wait};
 
 impl World {
@@ -69,6 +69,7 @@ pub(crate) async fn to_an_older_point(world: &World) -> anyhow::Result<String> {
     world.ask_upgrade(&app.name, "to-1.2.0", upgrade_spec("notes", &[("image/notes", "1.2.0")])).await?;
     let second = world.upgrade_ended(&app.name, "to-1.2.0").await?;
     expect(&second, Outcome::Succeeded)?;
+    let up = world.measured(&app, &[&first, &second])?;
     let given_up = world.write(&app, 20).await?;
 
     // Named by its restore point, as a person finds it in a list.
@@ -84,7 +85,8 @@ pub(crate) async fn to_an_older_point(world: &World) -> anyhow::Result<String> {
     same("records", &world.records(&app).await?, &at_first)?;
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
     world.nothing_is_left(&app, &back).await?;
-    Ok(format!("{}; at least {given_up} later writes given up knowingly", durations(&back)))
+    let figures = world.measured(&app, &[&back])?;
+    Ok(format!("twice up {up}; back {figures}; at least {given_up} later writes given up knowingly"))
 }
 
 /// While the upgrade is being watched a person asks for the rollback: theirs is the only one, and the upgrade gives way to it.
@@ -120,7 +122,7 @@ pub(crate) async fn during_verify(world: &World) -> anyhow::Result<String> {
     ensure!(blocked == ["image/notes 1.1.0"], "blocked: {blocked:?}");
     world.nothing_is_left(&app, &back).await?;
     world.nothing_is_left(&app, &upgrade).await?;
-    Ok(format!("rollback {}", durations(&back)))
+    world.measured(&app, &[&upgrade, &back])
 }
 
 /// An app on 1.1.0 with data of both versions.
@@ -140,6 +142,7 @@ async fn upgraded(world: &World, name: &str) -> anyhow::Result<Upgraded> {
     expect(&status, Outcome::Succeeded)?;
     world.write(&app, 20).await?;
     let now = world.records(&app).await?;
+    world.measured(&app, &[&status])?;
     let back = world.back_before(&app, "to-1.1.0", &status).await?;
     Ok(Upgraded { app, before, now, back })
 }
@@ -149,7 +152,7 @@ async fn stopped_early(
     world: &World,
     upgraded: &Upgraded,
     stop: impl AsyncFnOnce(&str) -> anyhow::Result<OperationStatus>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let Upgraded { app, now, back, .. } = upgraded;
     let head = world.refs(app)?;
     let volumes = world.volumes(app).await?;
@@ -167,7 +170,8 @@ async fn stopped_early(
     ensure!(world.volumes(app).await? == volumes, "the app is on another volume");
     ensure!(world.refs(app)? == head, "something was committed");
     world.nothing_is_left(app, &status).await?;
-    world.no_other_volumes(app).await
+    world.no_other_volumes(app).await?;
+    world.measured(app, &[&status])
 }
 
 /// Stopped after the claim was deleted: there is no way but forward. Nothing is fetched meanwhile, so that it cannot end before.
@@ -201,7 +205,7 @@ async fn went_back(world: &World, upgraded: &Upgraded, status: &OperationStatus)
 pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     let upgraded = upgraded(world, "j09back").await?;
     let app = &upgraded.app;
-    stopped_early(world, &upgraded, async |name| {
+    let early = stopped_early(world, &upgraded, async |name| {
         world.cancel_rollback(app, name).await?;
         let status = world.rollback_ended(&app.name, name).await?;
         expect(&status, Outcome::Cancelled)?;
@@ -212,14 +216,14 @@ pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     let status = world.rollback_ended(&app.name, "late").await?;
     expect(&status, Outcome::Succeeded)?;
     went_back(world, &upgraded, &status).await?;
-    Ok(format!("before: undone; after: forward, {}", durations(&status)))
+    Ok(format!("before: undone, {early}; after: forward, {}", world.measured(app, &[&status])?))
 }
 
 /// Deleting the request of a rollback means the same as cancelling it.
 pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     let upgraded = upgraded(world, "j09backdel").await?;
     let app = &upgraded.app;
-    stopped_early(world, &upgraded, async |name| {
+    let early = stopped_early(world, &upgraded, async |name| {
         world.delete_rollback(app, name).await?;
         world.rollback_gone(app, name).await?;
         Ok(OperationStatus::default())
@@ -228,5 +232,5 @@ pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     stopped_late(world, &upgraded, async |name| world.delete_rollback(app, name).await).await?;
     world.rollback_gone(app, "late").await?;
     went_back(world, &upgraded, &OperationStatus::default()).await?;
-    Ok("before: undone; after: forward".into())
+    Ok(format!("before: undone, {early}; after: forward, {}", world.measured(app, &[])?))
 }

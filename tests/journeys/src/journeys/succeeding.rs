@@ -6,7 +6,7 @@ use windlass_api::{Outcome, RollbackData, RollbackTo};
 
 use super::checks::same;
 use crate::fixture::Shape;
-use crate::request::{durations, expect, rollback_spec, upgrade_spec};
+use crate::request::{expect, rollback_spec, upgrade_spec};
 use crate::world::World;
 use crate::writer::Writer;
 
@@ -30,7 +30,8 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     same("records", &kept["count"], &json!(acknowledged))?;
     world.holds(&app, "notes-data", acknowledged).await?;
     world.nothing_is_left(&app, &status).await?;
-    Ok(format!("{}; acknowledged before stop: {acknowledged}, lost: 0; numstat {numstat}", durations(&status)))
+    let figures = world.measured(&app, &[&status])?;
+    Ok(format!("{figures}; acknowledged before stop: {acknowledged}, lost: 0; numstat {numstat}"))
 }
 
 /// StatefulSet of two by a HelmRelease: chart and image in one commit, and replicas back although the chart omits them.
@@ -52,7 +53,7 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     let kept = world.bytes_by_claim(&app).await?;
     ensure!(kept == bytes, "the bytes are {kept:?} instead of {bytes:?}");
     world.nothing_is_left(&app, &status).await?;
-    Ok(format!("{}; numstat {numstat}", durations(&status)))
+    Ok(format!("{}; numstat {numstat}", world.measured(&app, &[&status])?))
 }
 
 /// After a success: with the data restored (the loss is stated first), and with the data kept.
@@ -65,6 +66,7 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     let upgraded = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&upgraded, Outcome::Succeeded)?;
+    let up = world.measured(&app, &[&upgraded])?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
     let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(20).await?;
@@ -91,10 +93,13 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     let kept = world.estate.app(&app.name, &pod).await?.records().await?;
     same("records after the restore", &kept["count"], &json!(before))?;
     world.nothing_is_left(&app, &restored).await?;
+    let with_data = world.measured(&app, &[&restored])?;
 
     // Up again to another version, and back with the data kept.
     world.ask_upgrade(&app.name, "to-1.2.0", upgrade_spec("notes", &[("image/notes", "1.2.0")])).await?;
-    expect(&world.upgrade_ended(&app.name, "to-1.2.0").await?, Outcome::Succeeded)?;
+    let again = world.upgrade_ended(&app.name, "to-1.2.0").await?;
+    expect(&again, Outcome::Succeeded)?;
+    let up_again = world.measured(&app, &[&again])?;
     let written = before + world.write(&app, 20).await?;
     let (records, volumes) = (world.records(&app).await?, world.volumes(&app).await?);
     let to = RollbackTo { upgrade_request: Some("to-1.2.0".into()), restore_point: None };
@@ -109,9 +114,8 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     let blocked = world.blocked(&app).await?;
     ensure!(blocked == ["image/notes 1.1.0", "image/notes 1.2.0"], "blocked: {blocked:?}");
     Ok(format!(
-        "with data: {}, {after} later writes given up knowingly; keeping: {}",
-        durations(&restored),
-        durations(&back)
+        "up {up}; with data {with_data}, {after} later writes given up knowingly; up again {up_again}; keeping {}",
+        world.measured(&app, &[&back])?
     ))
 }
 

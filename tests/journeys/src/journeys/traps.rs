@@ -9,7 +9,7 @@ use windlass_api::{OperationStatus, Outcome};
 
 use super::checks::same;
 use crate::fixture::{App, Shape};
-use crate::request::{begun_at, durations, expect, upgrade_spec};
+use crate::request::{begun_at, expect, upgrade_spec};
 use crate::world::{World, wait};
 
 /// What a failing Helm release needs: patience that is short enough to watch it end.
@@ -77,7 +77,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
     world.nothing_ran_too_early(&app, &rollback).await?;
     world.nothing_is_left(&app, &rollback).await?;
-    Ok(format!("2 claims; upgrade {}; rollback {}", durations(&upgrade), durations(&rollback)))
+    Ok(format!("2 claims; {}", world.measured(&app, &[&upgrade, &rollback])?))
 }
 
 /// The failed upgrade has left the HelmRelease stalled, and the rollback suspends it so. Its Kustomization cannot become ready
@@ -105,7 +105,7 @@ pub(crate) async fn stalled(world: &World) -> anyhow::Result<String> {
     ensure!(kept == bytes, "the bytes are {kept:?} instead of {bytes:?}");
     world.nothing_ran_too_early(&app, &rollback).await?;
     world.nothing_is_left(&app, &rollback).await?;
-    Ok(format!("stalled and suspended; rollback {}", durations(&rollback)))
+    Ok(format!("stalled and suspended; {}", world.measured(&app, &[&rollback])?))
 }
 
 /// Helm reports success over a version that can never start, because nothing runs yet: that is no success of ours.
@@ -131,7 +131,7 @@ pub(crate) async fn success_without_pods(world: &World) -> anyhow::Result<String
     let kept = world.bytes_by_claim(&app).await?;
     ensure!(kept == bytes, "the bytes are {kept:?} instead of {bytes:?}");
     world.nothing_is_left(&app, &rollback).await?;
-    Ok(format!("upgrade {}; rollback {}", durations(&status), durations(&rollback)))
+    world.measured(&app, &[&status, &rollback])
 }
 
 /// The data is back and the revert is not there yet: replicas that were put back at this moment would start the broken version on
@@ -163,7 +163,7 @@ pub(crate) async fn replicas_too_early(world: &World) -> anyhow::Result<String> 
     let kept = world.bytes_by_claim(&app).await?;
     ensure!(kept == bytes, "the bytes are {kept:?} instead of {bytes:?}");
     world.nothing_is_left(&app, &rollback).await?;
-    Ok(format!("rollback {}", durations(&rollback)))
+    world.measured(&app, &[&rollback])
 }
 
 /// Helm gives up waiting, says so in words of its own, and tries again: by its state it works on, and the upgrade succeeds.
@@ -186,5 +186,5 @@ pub(crate) async fn timeout_by_state(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&app.name, "1.2.0", 2).await?;
     ensure!(world.rollbacks(&app.name).get_opt("to-1.2.0-rollback").await?.is_none(), "it was rolled back");
     world.nothing_is_left(&app, &status).await?;
-    Ok(durations(&status))
+    world.measured(&app, &[&status])
 }

@@ -12,7 +12,8 @@ use self::change::{Change, On};
 use self::table::Row;
 use super::checks::same;
 use crate::fixture::{App, Shape};
-use crate::request::{durations, expect, upgrade_spec};
+use crate::repo::Repo;
+use crate::request::{expect, upgrade_spec};
 use crate::world::World;
 
 impl World {
@@ -104,7 +105,7 @@ pub(crate) async fn refusals(world: &World) -> anyhow::Result<String> {
     let status = world.upgrade_ended(&plain.name, "in-order").await?;
     expect(&status, Outcome::Succeeded)?;
     world.nothing_is_left(&plain, &status).await?;
-    Ok(format!("{tried} refused without an effect; in order again: {}", durations(&status)))
+    Ok(format!("{tried} refused without an effect; in order again: {}", world.measured(&plain, &[&status])?))
 }
 
 /// Where an upgrade would be refused, because the way forward is in disorder, the way back is open.
@@ -149,5 +150,5 @@ pub(crate) async fn rollback_works(world: &World) -> anyhow::Result<String> {
         world.take_back(&app, undo).await?;
     }
     world.nothing_is_left(&app, &back).await?;
-    Ok(format!("rollback {}", durations(&back)))
+    world.measured(&app, &[&upgraded, &back])
 }

@@ -1,0 +1,69 @@
+//! What an operation has left of one app, written so that two apps that went the same way compare equal, on real servers too.
+
+use kube::api::{DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, discovery};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+impl World {
+    /// The objects of a kind that belong to an app, by the pointer to the namespace they name.
+    async fn of_app(&self, app: &str, kind: (&str, &str, &str), names_it: &str) -> anyhow::Result<Vec<Value>> {
+        let (group, version, kind) = kind;
+        let (resource, _) = discovery::pinned_kind(&self.client, &GroupVersionKind::gvk(group, version, kind)).await?;
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let found = api.list(&ListParams::default()).await?;
+        let all: Vec<Value> = found.items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        Ok(all.into_iter().filter(|one| one.pointer(names_it) == Some(&json!(app))).collect())
+    }
+
+    /// Requests, delivery, workloads, volumes, copies and versions of the app of that name, without its name.
+    pub(crate) async fn state_of(&self, app: &str) -> anyhow::Result<Value> {
+        let (own, version, here) = (windlass_api::GROUP, windlass_api::VERSION, "/metadata/namespace");
+        let snapshots = "snapshot.storage.k8s.io";
+        let mut found = json!({});
+        for (kind, names_it, shown) in [
+            ((own, version, "UpgradeRequest"), here, &["/status/phase", "/status/outcome", "/status/leftovers"][..]),
+            ((own, version, "RollbackRequest"), here, &["/status/phase", "/status/outcome", "/status/leftovers"][..]),
+            (
+                (own, version, "ManagedApp"),
+                here,
+                &[
+                    "/status/current",
+                    "/status/activeOperation",
+                    "/status/blockedVersions/0/version",
+                    "/status/blockedVersions/1/version",
+                ][..],
+            ),
+            ((own, version, "RestorePoint"), here, &["/spec/void", "/spec/components"][..]),
+            (("apps", "v1", "Deployment"), here, &["/spec/replicas", "/spec/template/spec/containers/0/image"][..]),
+            (("", "v1", "PersistentVolumeClaim"), here, &["/metadata/name", "/status/phase"][..]),
+            (("", "v1", "PersistentVolume"), "/spec/claimRef/namespace", &["/spec/persistentVolumeReclaimPolicy"][..]),
+            ((snapshots, "v1", "VolumeSnapshot"), here, &["/status/readyToUse"][..]),
+            (
+                (snapshots, "v1", "VolumeSnapshotContent"),
+                "/spec/volumeSnapshotRef/namespace",
+                &["/spec/deletionPolicy"][..],
+            ),
+            (("kustomize.toolkit.fluxcd.io", "v1", "Kustomization"), "/metadata/name", &["/spec/suspend"][..]),
+        ] {
+            let mut all = Vec::new();
+            for one in self.of_app(app, kind, names_it).await? {
+                let fields: Vec<Value> =
+                    shown.iter().map(|pointer| one.pointer(pointer).cloned().unwrap_or_default()).collect();
+                let finalizers = one["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
+                let annotations = one["metadata"]["annotations"].as_object().into_iter().flatten();
+                let ours: Vec<&String> =
+                    annotations.map(|(key, _)| key).filter(|key| key.contains("windlass.dev")).collect();
+                all.push(json!({"fields": fields, "finalizers": finalizers, "ours": ours}));
+            }
+            // Their names come from uids.
+            all.sort_by_key(ToString::to_string);
+            found[kind.2] = json!(all);
+        }
+        let ready = self.ready_pods(app).await?;
+        found["pods"] = json!(ready.into_iter().map(|(_, image)| image).collect::<Vec<_>>());
+        Ok(serde_json::from_str(&found.to_string().replace(app, "app"))?)
+    }
+}
