@@ -1,8 +1,10 @@
 //! Upgrades that succeed, and what a person may do afterwards.
 
 use anyhow::{Context, ensure};
+use kube::api::ListParams;
 use serde_json::json;
 use windlass_api::{Outcome, RollbackData, RollbackTo};
+use windlass_cli::Exit;
 
 use super::checks::same;
 use crate::fixture::Shape;
@@ -119,10 +121,10 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     ))
 }
 
-/// A dry run: by the audit log only the request, its events and the lease were written; the branch is where it was.
+/// A dry run and `windlass plan`: by the audit log only requests, their events and the lease were written; no ref has moved.
 pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j08", Shape::default()).await?;
-    let head = world.refs(&app)?;
+    let refs = world.refs(&app)?;
     let before = world.estate.requests()?.len();
     let mut spec = upgrade_spec("notes", &[("image/notes", "1.1.0")]);
     spec.dry_run = Some(true);
@@ -133,6 +135,16 @@ pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     ensure!(steps > 10, "the plan has {steps} steps");
     let written = world.effects_since(before)?;
     ensure!(written.is_empty(), "a dry run wrote {written:?}");
-    ensure!(world.refs(&app)? == head, "a dry run moved the branch");
-    Ok(format!("{steps} steps planned, nothing changed"))
+    ensure!(world.refs(&app)? == refs, "a dry run moved a ref");
+
+    let line = format!("plan app notes -n {} --to 1.1.0 --exit-code", app.name);
+    let (exit, printed) = world.windlass(&line).await?;
+    ensure!(exit == Exit::ChangesPending, "windlass {line} ended with {exit:?}: {printed}");
+    ensure!(printed.contains("commit") && printed.contains("1.1.0"), "windlass {line} printed {printed}");
+    let written = world.effects_since(before)?;
+    ensure!(written.is_empty(), "{line} wrote {written:?}");
+    ensure!(world.refs(&app)? == refs, "{line} moved a ref");
+    let left = world.upgrades(&app.name).list(&ListParams::default()).await?.items.len();
+    ensure!(left == 1, "{line} left a request behind");
+    Ok(format!("{steps} steps planned twice, nothing changed"))
 }
