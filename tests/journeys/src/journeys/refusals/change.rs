@@ -32,8 +32,12 @@ pub(super) enum Change {
     Patch(On, Value),
     /// A merge patch of the status.
     Status(On, Value),
+    /// One value of the spec, also inside of a list; `$other` is the URL of another repository.
+    Set(On, &'static str, &'static str),
     /// Objects are made.
     Make(&'static str),
+    /// Objects are made and deleted, and somebody's finalizer holds them.
+    Doom(&'static str),
     /// The first text is replaced by the second in the app's file, and pushed.
     Push(&'static str, &'static str),
     /// The operator loses a right.
@@ -49,11 +53,15 @@ pub(super) enum Undo {
     Patch(On, Value),
     Status(On, Value),
     Delete(String),
+    Release(String),
     Push(String),
     Rights(Value, Change),
     Disown(String),
     Nothing,
 }
+
+/// A repository that no source reads.
+pub(super) const OTHER: &str = "j07other";
 
 const ROLE: &str = "windlass-operator";
 
@@ -117,6 +125,24 @@ impl World {
                 self.patch_status(app, *on, patch).await?;
                 Ok(undo)
             }
+            Change::Set(on, pointer, value) => {
+                let before = self.look(app, *on).await?;
+                let mut after = before.clone();
+                let other = self.estate.repository(OTHER).await?.url;
+                let (parent, key) = pointer.rsplit_once('/').context("not a pointer")?;
+                after.pointer_mut(parent).with_context(|| format!("no {parent}"))?[key] =
+                    value.replace("$other", &other).into();
+                self.patch(app, *on, &json!({"spec": after["spec"]})).await?;
+                Ok(Undo::Patch(*on, json!({"spec": before["spec"]})))
+            }
+            Change::Doom(yaml) => {
+                let yaml = yaml.replace("$app", &app.name);
+                self.apply(&yaml).await?;
+                for (api, name) in self.described(&yaml).await? {
+                    api.delete(&name, &DeleteParams::background()).await?;
+                }
+                Ok(Undo::Release(yaml))
+            }
             Change::Make(yaml) => {
                 let volume = self.volume_of(&app.name, &app.claims[0]).await?;
                 let csi = volume.spec.and_then(|spec| spec.csi).context("no CSI volume")?;
@@ -169,6 +195,14 @@ impl World {
             Undo::Patch(on, patch) => self.patch(app, on, &patch).await,
             Undo::Status(on, patch) => self.patch_status(app, on, &patch).await,
             Undo::Delete(yaml) => self.delete(&yaml).await,
+            Undo::Release(yaml) => {
+                for (api, name) in self.described(&yaml).await? {
+                    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+                    api.patch(&name, &PatchParams::default(), &patch).await?;
+                    self.gone(&api, &name).await?;
+                }
+                Ok(())
+            }
             Undo::Push(text) => app.repo.push(&[(app.path.clone(), text)], "Take it back"),
             Undo::Rights(rules, change) => {
                 self.set_rules(&rules).await?;
@@ -185,10 +219,25 @@ impl World {
 
     /// Deletes what `yaml` describes, the last first, and waits until it is gone.
     async fn delete(&self, yaml: &str) -> anyhow::Result<()> {
-        let documents = serde_yaml_ng::Deserializer::from_str(yaml);
-        let mut objects: Vec<DynamicObject> = documents.map(DynamicObject::deserialize).collect::<Result<_, _>>()?;
-        objects.reverse();
-        for object in objects {
+        for (api, name) in self.described(yaml).await?.into_iter().rev() {
+            api.delete(&name, &DeleteParams::background()).await?;
+            self.gone(&api, &name).await?;
+        }
+        Ok(())
+    }
+
+    async fn gone(&self, api: &Api<DynamicObject>, name: &str) -> anyhow::Result<()> {
+        wait(&format!("{} to be gone", api.resource_url()), Duration::from_secs(60), || async {
+            Ok(api.get_opt(name).await?.is_none())
+        })
+        .await
+    }
+
+    /// Where the objects are that `yaml` describes.
+    async fn described(&self, yaml: &str) -> anyhow::Result<Vec<(Api<DynamicObject>, String)>> {
+        let mut found = Vec::new();
+        for document in serde_yaml_ng::Deserializer::from_str(yaml) {
+            let object = DynamicObject::deserialize(document)?;
             let types = object.types.clone().context("an object has no kind")?;
             let (resource, capabilities) = pinned_kind(&self.client, &GroupVersionKind::try_from(&types)?).await?;
             let api: Api<DynamicObject> = match capabilities.scope {
@@ -198,14 +247,9 @@ impl World {
                     Api::namespaced_with(self.client.clone(), &namespace, &resource)
                 }
             };
-            let name = object.name_any();
-            api.delete(&name, &DeleteParams::background()).await?;
-            wait(&format!("{} {name} to be gone", types.kind), Duration::from_secs(60), || async {
-                Ok(api.get_opt(&name).await?.is_none())
-            })
-            .await?;
+            found.push((api, object.name_any()));
         }
-        Ok(())
+        Ok(found)
     }
 
     fn roles(&self) -> Api<k8s_openapi::api::rbac::v1::ClusterRole> {

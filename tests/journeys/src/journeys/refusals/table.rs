@@ -29,6 +29,10 @@ fn annotation(on: On, key: &str, value: &str) -> Change {
     Change::Patch(on, json!({"metadata": {"annotations": {key: value}}}))
 }
 
+fn label(on: On, key: &str, value: &str) -> Change {
+    Change::Patch(on, json!({"metadata": {"labels": {key: value}}}))
+}
+
 /// Somebody is at work on the release, so that Helm does not act on the change that follows.
 fn at_work() -> Change {
     spec(On::HelmRelease, json!({"suspend": true}))
@@ -73,6 +77,8 @@ pub(super) fn release() -> Vec<Row> {
             "parent-not-ready",
             vec![at_work(), spec(Kustomization, json!({"path": "./nowhere"})), Change::Until(Kustomization, "False")],
         ),
+        row("held-by-other-operation", vec![annotation(HelmRelease, "upgrades.windlass.dev/held-by", "somebody-else")]),
+        row("parent-unsupported", vec![label(Kustomization, "argocd.argoproj.io/instance", "notes")]),
     ]
 }
 
@@ -129,6 +135,62 @@ pub(super) fn plain() -> Vec<Row> {
                 "sops: {mac: \"ENC[AES256_GCM,data:eA==]\"}\n---\napiVersion: v1\n",
             )],
         ),
+        row(
+            "held-by-other-operation",
+            vec![annotation(Kustomization, "upgrades.windlass.dev/held-by", "somebody-else")],
+        ),
+        row(
+            "namespace-not-allowed",
+            vec![
+                Change::Make(ELSEWHERE),
+                Change::Set(ManagedApp, "/spec/delivery/flux/objects/0/namespace", "default"),
+            ],
+        ),
+        row("repository-not-the-source", vec![Change::Set(ManagedApp, "/spec/git/repositories/0/url", "$other")]),
+        row("no-pins", vec![spec(ManagedApp, json!({"git": {"pins": null}}))]),
+        row("constraint-malformed", vec![spec(ManagedApp, json!({"policy": {"constraint": "newer, please"}}))]),
+        row("message-template", vec![Change::Set(ManagedApp, "/spec/git/repositories/0/messageTemplate", "{ticket}")]),
+        row("app-overlaps", vec![Change::Make(OVERLAPPING)]),
+        row("claim-of-another-app", vec![Change::Make(SAME_CLAIM)]),
+        row(
+            "claim-not-bound",
+            vec![Change::Make(PENDING), spec(ManagedApp, json!({"snapshots": {"claims": ["pending"]}}))],
+        ),
+        row(
+            "volume-mismatch",
+            vec![Change::Make(PENDING), spec(ManagedApp, json!({"snapshots": {"claims": ["pending"]}}))],
+        ),
+        row(
+            "claim-terminating",
+            vec![Change::Doom(GOING), spec(ManagedApp, json!({"snapshots": {"claims": ["going"]}}))],
+        ),
+        // Not delivered yet, as nobody looks for an hour.
+        row(
+            "claims-would-change",
+            vec![Change::Push(
+                "kind: PersistentVolumeClaim\nmetadata:\n  name: notes-data\n",
+                "kind: PersistentVolumeClaim\nmetadata:\n  name: notes-data-2\n",
+            )],
+        ),
+        row(
+            "workloads-would-change",
+            vec![
+                Change::Set(ManagedApp, "/spec/git/pins/0/object", "Deployment/notebook"),
+                Change::Push(
+                    "kind: Deployment\nmetadata:\n  name: notes\n",
+                    "kind: Deployment\nmetadata:\n  name: notebook\n",
+                ),
+            ],
+        ),
+        // These two may pass by themselves, so somebody is at work, too.
+        row(
+            "source-without-artifact",
+            vec![
+                spec(Kustomization, json!({"suspend": true})),
+                Change::Status(GitRepository, json!({"status": {"artifact": null}})),
+            ],
+        ),
+        row("unready-snapshot", vec![spec(Kustomization, json!({"suspend": true})), Change::Make(STUCK_SNAPSHOT)]),
     ]
 }
 
@@ -236,4 +298,62 @@ spec:
   storageClassName: \"\"
   volumeName: $app-local
   resources: {requests: {storage: 16Mi}}
+";
+
+/// Suspended, so that it does nothing.
+const ELSEWHERE: &str = "
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: $app, namespace: default}
+spec:
+  suspend: true
+  interval: 1h
+  path: ./apps/notes
+  prune: false
+  sourceRef: {kind: GitRepository, name: $app, namespace: flux-system}
+";
+
+const OVERLAPPING: &str = "
+apiVersion: upgrades.windlass.dev/v1alpha1
+kind: ManagedApp
+metadata: {name: other, namespace: $app}
+spec: {delivery: {flux: {objects: [{kind: Kustomization, name: $app, namespace: flux-system}]}}}
+";
+
+const SAME_CLAIM: &str = "
+apiVersion: upgrades.windlass.dev/v1alpha1
+kind: ManagedApp
+metadata: {name: other, namespace: $app}
+spec:
+  delivery: {flux: {objects: [{kind: HelmRelease, name: other}]}}
+  snapshots: {claims: [notes-data]}
+";
+
+const PENDING: &str = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: pending, namespace: $app}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: \"\"
+  volumeName: $app-nowhere
+  resources: {requests: {storage: 16Mi}}
+";
+
+const GOING: &str = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: going, namespace: $app, finalizers: [journeys.windlass.dev/not-yet]}
+spec:
+  accessModes: [ReadWriteOnce]
+  storageClassName: \"\"
+  resources: {requests: {storage: 16Mi}}
+";
+
+/// There is no such class.
+const STUCK_SNAPSHOT: &str = "
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: stuck, namespace: $app}
+spec: {volumeSnapshotClassName: no-such-class, source: {persistentVolumeClaimName: notes-data}}
 ";
