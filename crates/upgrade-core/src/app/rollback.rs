@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 
 use super::build::{
-    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, heads, planned_workloads, roots,
-    shared, stop_steps, suspend_steps, verify_steps,
+    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, heads,
+    planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
 use super::upgrade::{protect, unprotect};
@@ -17,6 +17,12 @@ use crate::ports::{PinValue, RestorePointRecord};
 
 /// Name of the workflow in plans.
 pub const WORKFLOW: &str = "app-rollback";
+
+/// The name of the request that rolls an upgrade back by itself: the same each time it is asked for, and never that of a request for
+/// an earlier upgrade of the same name.
+pub fn request_name(upgrade: &str, operation: &str) -> String {
+    derived_name(upgrade, operation, "rollback")
+}
 
 /// The versions an upgrade started from, as a restore point without data: for rollbacks that keep the data of an app whose
 /// volumes were not snapshotted.

@@ -2,6 +2,7 @@
 
 mod builders;
 mod changing;
+mod inheriting;
 mod journeys;
 mod keeping;
 mod meddling;

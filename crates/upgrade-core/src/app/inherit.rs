@@ -1,0 +1,156 @@
+//! What operations of one app leave to those after them: what was found before all of them, and what a success has put right.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::AppInputs;
+use crate::engine::{Journal, Plan, StepState};
+use crate::ports::{ClaimFacts, ReclaimPolicy, ReplacedVolume};
+
+/// One operation, for questions about it and others of its app.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation<'a> {
+    /// Its plan.
+    pub plan: &'a Plan,
+    /// What was done of it.
+    pub journal: &'a Journal,
+    /// The inputs of the plan.
+    pub inputs: &'a AppInputs,
+}
+
+impl Operation<'_> {
+    fn has_done(&self, step: &str) -> bool {
+        self.journal.entry(step).is_some_and(|entry| entry.state == StepState::Done)
+    }
+
+    fn seen(&self, step: &str, field: &str) -> Option<String> {
+        self.journal.evidence(step).get(field).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// The volume that it restored for a claim: name and UID.
+    fn restored(&self, claim: &str) -> Option<(String, String)> {
+        let step = format!("restore/aside/{claim}");
+        self.seen(&step, "volume").zip(self.seen(&step, "volumeUid"))
+    }
+
+    /// What it found, for one that comes after it: with the volumes that it restored beside those that were there, because the claims
+    /// may be on either, and the policy as found belongs to both.
+    pub fn as_left(&self) -> AppInputs {
+        let mut inputs = self.inputs.clone();
+        for record in self.inputs.restore.iter().flat_map(|point| &point.volumes) {
+            let Some((volume, volume_uid)) = self.restored(&record.claim) else { continue };
+            let found = self.inputs.claim(&record.claim);
+            let made_with = self.journal.evidence(&format!("restore/aside/{}", record.claim)).get("policy").cloned();
+            let made_with = made_with.and_then(|policy| serde_json::from_value(policy).ok());
+            let policy = found.map(|found| found.reclaim_policy).or(record.reclaim_policy).or(made_with);
+            inputs.claims.push(ClaimFacts {
+                namespace: self.inputs.app.namespace.clone(),
+                name: record.claim.clone(),
+                uid: String::new(),
+                manifest: record.manifest.clone(),
+                volume,
+                volume_uid,
+                reclaim_policy: policy.unwrap_or(ReclaimPolicy::Retain),
+                driver: record.driver.clone(),
+                handle: String::new(),
+                capacity: record.size,
+                snapshot_class: None,
+                found_by: "restored".into(),
+                refusals: Vec::new(),
+            });
+        }
+        inputs
+    }
+
+    /// The volume that it put out of use for a claim without having come to note it.
+    fn replaced(&self, claim: &str) -> Option<ReplacedVolume> {
+        let found = self.inputs.claim(claim)?;
+        (self.has_done(&format!("swap/delete/{claim}")) && !self.has_done("finish/replaced")).then(|| ReplacedVolume {
+            volume: found.volume.clone(),
+            uid: found.volume_uid.clone(),
+            handle: found.handle.clone(),
+            claim: found.name.clone(),
+            claim_uid: found.uid.clone(),
+        })
+    }
+
+    fn has_volume(&self, uid: &str) -> bool {
+        self.inputs.claims.iter().any(|claim| claim.volume_uid == uid)
+    }
+}
+
+/// What has become of something that an operation had left, now that a later one of its app has succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// The success has put it right.
+    Yes,
+    /// It is a volume that the earlier operation replaced: once that is noted on its restore point, it is put right.
+    ByNoting(ReplacedVolume),
+    /// Nobody has put it right: it stays listed.
+    No,
+}
+
+/// Judges what `earlier` had left with one of its steps, now that `success` has taken it over and succeeded.
+pub fn settled(success: &Operation<'_>, earlier: &Operation<'_>, step: &str) -> Settled {
+    let by = |holds: bool| if holds { Settled::Yes } else { Settled::No };
+    let parts: Vec<&str> = step.splitn(3, '/').collect();
+    match parts.as_slice() {
+        // The same object was held, stopped or marked by the success, and let go at its end.
+        ["suspend" | "stop", ..] | ["release", "freeze", _] => by(success.plan.step(step).is_some()),
+        ["protect", claim] => match (earlier.inputs.claim(claim), earlier.replaced(claim)) {
+            (Some(found), _) if success.has_volume(&found.volume_uid) => Settled::Yes,
+            (_, Some(replaced)) => Settled::ByNoting(replaced),
+            _ => by(earlier.has_done("finish/replaced")),
+        },
+        ["restore", "retain", claim] if !is_going_back(earlier, step) => {
+            by(earlier.restored(claim).is_none_or(|(_, uid)| success.has_volume(&uid)))
+        }
+        // Its own copies are nobody else's to delete.
+        [verb, ..] if OF_ITS_OWN.contains(verb) => Settled::No,
+        // What was committed and what was written on held objects: the success shows its own version.
+        _ => Settled::Yes,
+    }
+}
+
+/// Steps whose undo touches only what the operation made itself, under its own names.
+const OF_ITS_OWN: [&str; 2] = ["snapshot", "restore"];
+
+fn is_going_back(operation: &Operation<'_>, step: &str) -> bool {
+    let entry = operation.journal.entry(step);
+    entry.is_some_and(|entry| matches!(entry.state, StepState::Undoing | StepState::Leftover))
+}
+
+/// Whether an operation that has ended may go on undoing what it had to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Healing {
+    /// Nobody else is at work.
+    Now,
+    /// Another operation of the app is at work on the same things.
+    Later,
+    /// Another one has taken them over and has passed its point of no return: they are not what they were.
+    Never,
+}
+
+/// Judges it by every other operation of the app that has a plan, each with whether its request is over.
+pub fn healing<'a>(ended: &Operation<'_>, others: impl IntoIterator<Item = (Operation<'a>, bool)>) -> Healing {
+    let touched: BTreeSet<&str> = ended
+        .plan
+        .steps
+        .iter()
+        .filter(|step| is_going_back(ended, &step.id))
+        .filter_map(|step| step.id.split('/').next())
+        .collect();
+    let shared = touched.iter().any(|verb| !OF_ITS_OWN.contains(verb));
+    let mut answer = Healing::Now;
+    for (other, over) in others {
+        let took_over = other.inputs.take_over.contains(&ended.plan.operation);
+        if shared && took_over && other.journal.irrevocable(other.plan) {
+            return Healing::Never;
+        }
+        if !over {
+            answer = Healing::Later;
+        }
+    }
+    answer
+}
