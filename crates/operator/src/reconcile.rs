@@ -63,26 +63,27 @@ pub(crate) async fn reconcile<K: Request>(request: Arc<K>, context: Arc<Context>
         return Ok(Action::requeue(QUEUE_PAUSE));
     }
     let namespace = request.namespace().unwrap_or_default();
+    let subject = &request.subject().name;
+    // One decision at a time for each app: a rollback that takes over never meets a step of the upgrade in flight. What is read before
+    // one's turn is what the turn before it has changed.
+    let turn_lock = context.turn_of(&format!("{namespace}/{subject}"));
+    let _turn = turn_lock.lock().await;
     // Decisions rest on what the server has, not on what the cache had.
     let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
     let name = request.name_any();
     let found =
         api.get_opt(&name).await.map_err(CallError::on::<K>("get", &namespace, &name)).map_err(|e| failed(&e))?;
-    let Some(request) = found.filter(|found| found.uid() == request.uid()) else { return Ok(Action::await_change()) };
+    let Some(found) = found.filter(|found| found.uid() == request.uid()) else { return Ok(Action::await_change()) };
     let apps: Api<ManagedApp> = Api::namespaced(context.client.clone(), &namespace);
-    let subject = &request.subject().name;
     let app = apps.get_opt(subject).await;
     let app = app.map_err(CallError::on::<ManagedApp>("get", &namespace, subject)).map_err(|e| failed(&e))?;
-    // One decision at a time for each app: a rollback that takes over never meets a step of the upgrade in flight.
-    let turn_lock = context.turn_of(&format!("{namespace}/{subject}"));
-    let _turn = turn_lock.lock().await;
-    let uid = request.uid().unwrap_or_default();
+    let uid = found.uid().unwrap_or_default();
     // A namespace that goes has its objects deleted: without that there is nothing to ask.
-    let let_go = match request.meta().deletion_timestamp {
+    let let_go = match found.meta().deletion_timestamp {
         Some(_) => context::let_go(&context.client, &namespace).await?,
         None => None,
     };
-    let turn = Turn { context: &context, request: Arc::new(request), uid, namespace, app, let_go };
+    let turn = Turn { context: &context, request: Arc::new(found), uid, namespace, app, let_go };
     turn.take().await
 }
 
