@@ -116,6 +116,9 @@ pub struct OperationStatus {
     /// The RestorePoint that was taken, or that is being restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_point: Option<String>,
+    /// The RollbackRequest that was made to take this upgrade over, or that has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<String>,
     /// The commits that this request pushed, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

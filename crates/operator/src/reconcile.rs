@@ -10,12 +10,14 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use upgrade_core::app::AppInputs;
+use upgrade_core::app::inherit::{Healing, Operation, healing};
 use upgrade_core::engine::{Engine, EngineError, Journal, Plan, Signals, Tick};
 use upgrade_core::ports::{ActiveOperation, AppRef};
 use upgrade_core::{Coded as _, Failure};
-use windlass_api::ManagedApp;
 use windlass_api::call::CallError;
+use windlass_api::{ManagedApp, OperationKind};
 
+use self::ask::Other;
 use crate::context::{self, Context};
 use crate::kinds::Request;
 use crate::resolve;
@@ -45,6 +47,8 @@ impl ReconcileError {
 const DECISIONS_A_TURN: usize = 64;
 /// How often a request that waits for others looks again.
 pub(crate) const QUEUE_PAUSE: Duration = Duration::from_secs(1);
+/// How often an ended operation that has left something looks whether the others are done.
+const HEALING_PAUSE: Duration = Duration::from_secs(5);
 
 /// Everything about one request in one reconcile.
 pub(crate) struct Turn<'a, K> {
@@ -101,20 +105,48 @@ impl<K: Request> Turn<'_, K> {
                 Ok(Action::await_change())
             }
             None => self.start().await,
+            Some((plan, journal)) if over && self.let_go.is_none() => match self.healing(&plan, &journal).await? {
+                Healing::Now => self.drive(over).await,
+                Healing::Later => Ok(Action::requeue(HEALING_PAUSE)),
+                Healing::Never => Ok(Action::await_change()),
+            },
             Some((plan, journal)) => {
-                if !over && journal.outcome.is_none() && self.was_taken_over(&plan, &journal) {
-                    return self.give_way().await;
+                if !over
+                    && journal.outcome.is_none()
+                    && journal.irrevocable(&plan)
+                    && let Some(rollback) = self.taken_over_by().await?
+                {
+                    return self.give_way(&plan, &journal, &rollback).await;
                 }
                 self.drive(over).await
             }
         }
     }
 
-    /// Whether a rollback has become the app's active operation instead of this upgrade.
-    fn was_taken_over(&self, plan: &Plan, journal: &Journal) -> bool {
-        let active =
-            self.app.as_ref().and_then(|app| app.status.as_ref()).and_then(|status| status.active_operation.as_ref());
-        journal.irrevocable(plan) && active.is_some_and(|active| active.uid != self.uid)
+    /// The rollback that has taken this upgrade over: one whose plan says so. That it is the app's active operation is not enough, because
+    /// one that is not planned yet may still be refused.
+    async fn taken_over_by(&self) -> Result<Option<String>, Failure> {
+        let active = self.app.as_ref().and_then(|app| app.status.as_ref()?.active_operation.as_ref());
+        if K::KIND != OperationKind::UpgradeRequest || active.is_some_and(|active| active.uid == self.uid) {
+            return Ok(None);
+        }
+        let took_over = |other: &Other| {
+            let inputs = other.inputs.as_ref().filter(|_| !other.is_upgrade && other.planned);
+            inputs.is_some_and(|inputs| inputs.take_over.contains(&self.uid))
+        };
+        Ok(self.others_of_app().await?.into_iter().find(took_over).map(|other| other.name))
+    }
+
+    /// Whether what this ended operation had to leave may be undone now.
+    async fn healing(&self, plan: &Plan, journal: &Journal) -> Result<Healing, Failure> {
+        // One that gave way in the middle of its course has nothing to undo: the rollback has it.
+        let Some(inputs) = inputs_of(plan).filter(|_| journal.outcome.is_some()) else { return Ok(Healing::Never) };
+        let others = self.others_of_app().await?;
+        if others.iter().any(|other| other.is_at_work() && other.operation().is_none()) {
+            return Ok(Healing::Later);
+        }
+        let mine = Operation { plan, journal, inputs: &inputs };
+        Ok(healing(&mine, others.iter().filter_map(|other| Some((other.operation()?, other.over)))))
     }
 
     async fn drive(&self, over: bool) -> Result<Action, ReconcileError> {
@@ -151,7 +183,9 @@ impl<K: Request> Turn<'_, K> {
                 // Nothing is retried by itself any more: what is left is listed, and a person or a later operation acts.
                 Tick::Ended(_, None) if over => return Ok(Action::await_change()),
                 Tick::Ended(outcome, next) => {
-                    self.conclude(&store, &outcome).await?;
+                    if let Some(later) = self.conclude(&store, &outcome).await? {
+                        return Ok(later);
+                    }
                     return Ok(next.map_or_else(|| Action::requeue(Duration::ZERO), |until| self.again_at(until)));
                 }
             }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
-use upgrade_core::engine::{Cause, Course, Entry, Journal, Plan, StepState};
+use upgrade_core::engine::{Cause, Course, Entry, Journal, Outcome, Plan, StepState};
 use windlass_api::Duration;
 
 /// The fields of the status that follow from plan and journal, as a merge patch.
@@ -19,13 +19,8 @@ pub fn derive(plan: &Plan, journal: &Journal) -> Value {
         .collect();
     let restore_point = plan.inputs.get("restorePoint").and_then(Value::as_str).filter(|name| !name.is_empty());
     let leftovers = if journal.outcome.is_some() { leftovers(plan, journal) } else { Vec::new() };
-    let mut message = message(plan, journal);
-    if !leftovers.is_empty() {
-        message.push_str(&format!("; {} left: see status.leftovers", leftovers.len()));
-    }
-    json!({
-        "phase": phase(plan, journal),
-        "message": message,
+    let mut fields = json!({
+        "message": summary(plan, journal),
         "startedAt": journal.started_at,
         "finishedAt": journal.finished_at,
         "suspendedFor": suspended_for(journal).map(|duration| duration.to_string()),
@@ -33,7 +28,33 @@ pub fn derive(plan: &Plan, journal: &Journal) -> Value {
         "restorePoint": restore_point,
         "commits": commits,
         "leftovers": leftovers,
-    })
+    });
+    // After the end the phase is the outcome, which is not for the journal alone to say.
+    let over = matches!(&journal.outcome, Some(outcome) if !matches!(outcome, Outcome::LetGo { .. }));
+    if let Value::Object(fields) = &mut fields
+        && !over
+    {
+        fields.insert("phase".into(), phase(plan, journal).into());
+    }
+    fields
+}
+
+/// What a rollback has taken over from an operation, for its status.
+pub fn taken_over(plan: &Plan, journal: &Journal, rollback: &str) -> Vec<Value> {
+    let mut left = leftovers(plan, journal);
+    for left in &mut left {
+        left["why"] = format!("rollback {rollback} has taken it over, and none has succeeded yet").into();
+    }
+    left
+}
+
+/// The sentence for people, and how much is left.
+pub fn summary(plan: &Plan, journal: &Journal) -> String {
+    let message = message(plan, journal);
+    match journal.leftovers(plan).len() {
+        left if left > 0 && journal.outcome.is_some() => format!("{message}; {left} left: see status.leftovers"),
+        _ => message,
+    }
 }
 
 /// What an ended operation has left, for the status.
@@ -57,7 +78,6 @@ fn current(journal: &Journal) -> Option<&Entry> {
 
 /// One word for people.
 pub fn phase(plan: &Plan, journal: &Journal) -> String {
-    use upgrade_core::engine::Outcome;
     let ended = match &journal.outcome {
         Some(Outcome::Succeeded) => Some("Succeeded"),
         Some(Outcome::Undone(Cause::Cancelled)) => Some("Cancelled"),
@@ -92,12 +112,18 @@ pub fn phase(plan: &Plan, journal: &Journal) -> String {
 
 /// One sentence for people.
 pub fn message(plan: &Plan, journal: &Journal) -> String {
-    use upgrade_core::engine::Outcome;
     match &journal.outcome {
         Some(Outcome::Succeeded) => return "done".into(),
-        Some(Outcome::Undone(Cause::Cancelled)) => return "cancelled; everything is as it was found".into(),
-        Some(Outcome::Undone(Cause::StepFailed { step, failure })) => {
-            return format!("{}; what was begun was undone", failed_step(plan, step, failure));
+        Some(Outcome::Undone(cause)) => {
+            let undone = journal.leftovers(plan).is_empty();
+            return match cause {
+                Cause::Cancelled if undone => "cancelled; everything is as it was found".into(),
+                Cause::Cancelled => "cancelled; not everything is as it was found".into(),
+                Cause::StepFailed { step, failure } => {
+                    let rest = if undone { "what was begun was undone" } else { "not all that was begun was undone" };
+                    format!("{}; {rest}", failed_step(plan, step, failure))
+                }
+            };
         }
         Some(Outcome::Failed { step, failure }) => return failed_step(plan, step, failure),
         Some(Outcome::LetGo { why }) => return format!("let go, because {why}"),

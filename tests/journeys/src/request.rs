@@ -77,6 +77,18 @@ impl World {
         self.ended(name, || async { Ok(api.get(name).await?.status) }).await
     }
 
+    /// The rollback that was made for an upgrade or has taken it over; empty when there is none.
+    pub(crate) async fn rollback_of(&self, namespace: &str, upgrade: &str) -> anyhow::Result<String> {
+        let found = self.upgrades(namespace).get(upgrade).await?;
+        Ok(found.status.and_then(|status| status.rollback).unwrap_or_default())
+    }
+
+    /// Waits for the end of the rollback that has taken an upgrade over.
+    pub(crate) async fn rolled_back(&self, namespace: &str, upgrade: &str) -> anyhow::Result<OperationStatus> {
+        let rollback = self.rollback_of(namespace, upgrade).await?;
+        self.rollback_ended(namespace, &rollback).await
+    }
+
     /// Waits for the end of a rollback, also for one that is still to be made.
     pub(crate) async fn rollback_ended(&self, namespace: &str, name: &str) -> anyhow::Result<OperationStatus> {
         let api = self.rollbacks(namespace);

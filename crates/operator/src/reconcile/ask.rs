@@ -7,11 +7,12 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use upgrade_core::Failure;
 use upgrade_core::app::after::sighting;
+use upgrade_core::app::inherit::Operation;
 use upgrade_core::app::{AppInputs, AppSpec, RollbackAsk, UpgradeAsk, rollback};
 use upgrade_core::engine::{Journal, Outcome, Plan};
-use upgrade_core::ports::RestorePointRecord;
+use upgrade_core::ports::{ActiveOperation, RestorePointRecord};
 use windlass_api::call::CallError;
-use windlass_api::{ManagedApp, RollbackData, RollbackRequest, UpgradeRequest};
+use windlass_api::{Leftover, ManagedApp, OperationKind, RollbackData, RollbackRequest, UpgradeRequest};
 
 use super::{Turn, inputs_of};
 use crate::kinds::{Either, Request};
@@ -65,25 +66,59 @@ pub(super) struct Other {
     pub(super) is_upgrade: bool,
     /// Its status says how it ended.
     pub(super) over: bool,
+    /// Whether plan and journal are stored, also if they cannot be read here.
+    pub(super) planned: bool,
     pub(super) created: Option<Timestamp>,
-    pub(super) leaves: bool,
+    /// What its status says it has left.
+    pub(super) leftovers: Vec<Leftover>,
     pub(super) inputs: Option<AppInputs>,
     pub(super) record: Option<(Plan, Journal)>,
 }
 
+impl Other {
+    fn leaves(&self) -> bool {
+        !self.leftovers.is_empty()
+    }
+
+    pub(super) fn operation(&self) -> Option<Operation<'_>> {
+        let ((plan, journal), inputs) = self.record.as_ref().zip(self.inputs.as_ref())?;
+        Some(Operation { plan, journal, inputs })
+    }
+
+    /// Whether it is at work: it has a plan, and nobody has written yet how it ended.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.planned && !self.over
+    }
+
+    pub(super) fn active(&self) -> ActiveOperation {
+        let kind = if self.is_upgrade { OperationKind::UpgradeRequest } else { OperationKind::RollbackRequest };
+        ActiveOperation { kind: kind.as_str().into(), name: self.name.clone(), uid: self.uid.clone() }
+    }
+}
+
 impl<K: Request> Turn<'_, K> {
-    /// Every other request that was planned, oldest first.
+    /// Every other request of the cluster, oldest first.
     pub(super) async fn others(&self) -> Result<Vec<Other>, Failure> {
-        let mut others = self.others_of::<UpgradeRequest>().await?;
-        others.extend(self.others_of::<RollbackRequest>().await?);
+        let mut others = self.others_of::<UpgradeRequest>("").await?;
+        others.extend(self.others_of::<RollbackRequest>("").await?);
         others.sort_by_key(|other| other.created);
         Ok(others)
     }
 
-    async fn others_of<R: Request>(&self) -> Result<Vec<Other>, Failure> {
-        let api: Api<R> = Api::all(self.context.client.clone());
+    /// Every other request of the app, oldest first.
+    pub(super) async fn others_of_app(&self) -> Result<Vec<Other>, Failure> {
+        let mut others = self.others_of::<UpgradeRequest>(&self.namespace).await?;
+        others.extend(self.others_of::<RollbackRequest>(&self.namespace).await?);
+        others.retain(|other| other.same_app);
+        others.sort_by_key(|other| other.created);
+        Ok(others)
+    }
+
+    async fn others_of<R: Request>(&self, namespace: &str) -> Result<Vec<Other>, Failure> {
+        let client = self.context.client.clone();
+        let api: Api<R> = if namespace.is_empty() { Api::all(client) } else { Api::namespaced(client, namespace) };
         let found = api.list(&ListParams::default()).await;
-        let found = found.map_err(CallError::on::<R>("list", "", "")).map_err(|error| failed(&error))?;
+        let found = found.map_err(CallError::on::<R>("list", namespace, "")).map_err(|error| failed(&error))?;
         Ok(found
             .into_iter()
             .filter(|request| request.uid().as_deref() != Some(self.uid.as_str()))
@@ -98,8 +133,9 @@ impl<K: Request> Turn<'_, K> {
                         && request.subject().name == self.request.subject().name,
                     is_upgrade: matches!(request.either(), Either::Upgrade(_)),
                     over: status.outcome.is_some(),
+                    planned: status.plan.is_some() && status.journal.is_some(),
                     created: request.creation_timestamp().map(|at| at.0),
-                    leaves: !status.leftovers.is_empty(),
+                    leftovers: status.leftovers,
                     inputs: record.as_ref().and_then(|(plan, _)| inputs_of(plan)),
                     record,
                 }
@@ -129,14 +165,14 @@ impl<K: Request> Turn<'_, K> {
                     spec.auto_rollback = resolve::auto_rollback(policy);
                 }
                 spec.versions.accepted_claim_changes.clone_from(&request.spec.accept);
-                let inherited = others.iter().filter(ours).filter(|other| other.leaves);
+                let inherited = others.iter().filter(ours).filter(|other| other.leaves());
                 Ok(Ask::Upgrade(Box::new(UpgradeAsk {
                     operation: self.uid.clone(),
                     name: request.name_any(),
                     app: spec,
                     targets: request.spec.target.components.clone(),
                     reason: request.spec.reason.clone().unwrap_or_default(),
-                    inherited: inherited.filter_map(|other| other.inputs.clone()).collect(),
+                    inherited: inherited.filter_map(|other| Some(other.operation()?.as_left())).collect(),
                     take_over,
                 })))
             }
@@ -153,7 +189,7 @@ impl<K: Request> Turn<'_, K> {
                 let automatic = request.labels().get(AUTOMATIC).is_some_and(|value| value == "true");
                 let only_from = upgrade.filter(|_| automatic).and_then(|other| other.inputs.as_ref());
                 let inherits = |other: &&Other| {
-                    other.leaves || superseded.as_ref() == Some(&other.uid) || Some(other.name.as_str()) == from
+                    other.leaves() || superseded.as_ref() == Some(&other.uid) || Some(other.name.as_str()) == from
                 };
                 let inherited = others.iter().filter(ours).filter(inherits);
                 Ok(Ask::Rollback(Box::new(RollbackAsk {
@@ -165,7 +201,7 @@ impl<K: Request> Turn<'_, K> {
                     block: true,
                     reason: request.spec.reason.clone().unwrap_or_default(),
                     only_from: only_from.map(|inputs| inputs.to.clone()).unwrap_or_default(),
-                    inherited: inherited.filter_map(|other| other.inputs.clone()).collect(),
+                    inherited: inherited.filter_map(|other| Some(other.operation()?.as_left())).collect(),
                     take_over,
                     restore_point: point,
                     app: spec,

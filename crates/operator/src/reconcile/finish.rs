@@ -8,35 +8,38 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::app::after::{FollowUp, follow_up, sighting};
+use upgrade_core::app::inherit::{Operation, Settled, settled};
+use upgrade_core::app::{AutoRollback, rollback};
 use upgrade_core::engine::{self, Cause, Journal, Plan};
-use upgrade_core::ports::{ActiveOperation, AppStore as _};
+use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume};
 use windlass_api::call::{CallError, patch_params, post_params};
 use windlass_api::{
-    COMPLETE, ConditionStatus, FAILED, OperationKind, Outcome, READY, RECONCILING, RollbackData, RollbackRequest,
-    RollbackRequestSpec, RollbackTo, STALLED, Subject, UpgradeRequest, set_condition,
+    COMPLETE, ConditionStatus, FAILED, Leftover, OperationKind, OperationStatus, Outcome, READY, RECONCILING,
+    RollbackData, RollbackRequest, RollbackRequestSpec, RollbackTo, STALLED, Subject, UpgradeRequest, set_condition,
 };
 
-use super::ask::AUTOMATIC;
-use super::{ReconcileError, Turn, inputs_of};
+use super::ask::{AUTOMATIC, Other};
+use super::{QUEUE_PAUSE, ReconcileError, Turn, inputs_of};
 use crate::kinds::{Either, Request};
 use crate::metrics::Ended;
 use crate::status;
 use crate::store::{RequestStore, failed};
 
 impl<K: Request> Turn<'_, K> {
-    /// The engine has ended the operation: says how, and hands over to a rollback where one follows.
+    /// The engine has ended the operation: says how, and hands over to a rollback where one follows. The answer is when to look
+    /// again, if that rollback has not begun yet.
     pub(super) async fn conclude(
         &self,
         store: &RequestStore<K>,
         outcome: &engine::Outcome,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<Option<Action>, ReconcileError> {
         let stored = upgrade_core::ports::JournalStore::load(store, &self.uid).await?;
-        let Some(stored) = stored else { return Ok(()) };
+        let Some(stored) = stored else { return Ok(None) };
         let (plan, journal) = (stored.plan, stored.journal);
-        let message = status::message(&plan, &journal);
+        let message = status::summary(&plan, &journal);
         let (verdict, message) = match outcome {
             engine::Outcome::Succeeded => {
-                self.settle_inherited(&plan).await?;
+                self.settle_inherited(&plan, &journal).await?;
                 (Outcome::Succeeded, message)
             }
             engine::Outcome::Undone(cause) => match (cause, journal.leftovers(&plan).is_empty()) {
@@ -47,9 +50,18 @@ impl<K: Request> Turn<'_, K> {
             engine::Outcome::LetGo { .. } => (Outcome::Failed, message),
             // Nobody could take over where nothing can be made any more.
             engine::Outcome::Failed { .. } if self.let_go.is_some() => (Outcome::Failed, message),
-            engine::Outcome::Failed { .. } => self.after_failure(&plan, &journal, outcome, &message).await?,
+            engine::Outcome::Failed { .. } => match self.after_failure(&plan, &journal, outcome, &message).await? {
+                After::End(verdict, message) => (verdict, message),
+                After::RolledBackBy(rollback) => {
+                    let message = format!("{}; rolled back by {rollback}", status::message(&plan, &journal));
+                    self.finish_as_rolled_back(&plan, &journal, &rollback, &message).await?;
+                    return Ok(None);
+                }
+                After::Wait => return Ok(Some(Action::requeue(QUEUE_PAUSE))),
+            },
         };
-        self.finish(verdict, &message).await
+        self.finish(verdict, &message).await?;
+        Ok(None)
     }
 
     async fn after_failure(
@@ -58,11 +70,31 @@ impl<K: Request> Turn<'_, K> {
         journal: &Journal,
         outcome: &engine::Outcome,
         message: &str,
-    ) -> Result<(Outcome, String), ReconcileError> {
+    ) -> Result<After, ReconcileError> {
         let (Either::Upgrade(upgrade), Some(inputs), Some(app)) =
             (self.request.either(), inputs_of(plan), self.app_ref())
         else {
-            return Ok((Outcome::Failed, message.to_owned()));
+            return Ok(After::End(Outcome::Failed, message.to_owned()));
+        };
+        if let Some(rollback) = self.taken_over_by().await? {
+            return Ok(After::RolledBackBy(rollback));
+        }
+        let name = rollback::request_name(&upgrade.name_any(), &self.uid);
+        let heir = self.heir(&name).await?;
+        // Once it is made nothing is decided anew, but if it did not begin a person has to choose.
+        let unmade = match &heir {
+            Some(heir) if !is_heir(heir, &upgrade.name_any()) => Some("its name is taken".to_owned()),
+            Some(heir) => match heir.status.clone().unwrap_or_default() {
+                OperationStatus { plan: Some(_), journal: Some(_), .. } => return Ok(After::RolledBackBy(name)),
+                OperationStatus { outcome: Some(outcome), message, .. } => {
+                    Some(format!("it ended as {outcome:?}: {}", message.unwrap_or_default()))
+                }
+                _ => return Ok(After::Wait),
+            },
+            None if self.request.status().is_some_and(|status| status.rollback.as_ref() == Some(&name)) => {
+                Some("it was deleted".to_owned())
+            }
+            None => None,
         };
         let pods = self.context.ports.workloads.pods(&self.namespace, &inputs.watched, &inputs.claim_names()).await?;
         let seen = sighting(plan, journal, &inputs, &pods);
@@ -70,57 +102,97 @@ impl<K: Request> Turn<'_, K> {
         let point = point.filter(|point| point.void.is_empty() && !point.volumes.is_empty());
         let taken_at = point.as_ref().map(|point| point.taken_at);
         let since = taken_at.map(|at| at.to_string()).unwrap_or_default();
-        match follow_up(outcome, inputs.auto_rollback, seen, point.is_some(), &since) {
-            FollowUp::Nothing => Ok((Outcome::Failed, message.to_owned())),
-            FollowUp::Ask { choices } => Ok((Outcome::NeedsRollback, format!("{message}. {choices}"))),
+        let policy = if unmade.is_some() { AutoRollback::Never } else { inputs.auto_rollback };
+        let failed = unmade.map_or_else(
+            || message.to_owned(),
+            |why| format!("{message}; rollback {name} has not begun, because {why}"),
+        );
+        Ok(match follow_up(outcome, policy, seen, point.is_some(), &since) {
+            FollowUp::Nothing => After::End(Outcome::Failed, failed),
+            FollowUp::Ask { choices } => After::End(Outcome::NeedsRollback, format!("{failed}. {choices}")),
             FollowUp::RollBack { restore_data, loses_writes } => {
-                let name = rollback_name(&upgrade.name_any());
+                let reason = status::message(plan, journal);
                 let spec = RollbackRequestSpec {
                     subject: Subject::managed_app(&app.name),
                     to: RollbackTo { upgrade_request: Some(upgrade.name_any()), restore_point: None },
                     data: if restore_data { RollbackData::Restore } else { RollbackData::Keep },
                     acknowledge_loss_since: taken_at.filter(|_| loses_writes),
-                    reason: Some(message.chars().take(1024).collect()),
+                    reason: Some(reason.chars().take(1024).collect()),
                     requested_by: Some("windlass-operator".into()),
                     dry_run: None,
                     accept: Vec::new(),
                     cancel: None,
                 };
-                let uid = self.create_rollback(&name, spec).await?;
-                let heir =
-                    ActiveOperation { kind: OperationKind::RollbackRequest.as_str().into(), name: name.clone(), uid };
-                let active = self.context.apps.acquire(&app, &heir, Some(self.uid.clone())).await?;
-                tracing::info!(rollback = %name, active = %active.name, "a rollback takes over");
-                Ok((Outcome::RolledBack, format!("{message}; rolled back by {name}")))
+                self.create_rollback(&name, spec).await?;
+                let message = format!("{reason}; waiting for rollback {name} to begin");
+                self.patch_status(json!({"phase": "RollingBack", "message": message, "rollback": name})).await?;
+                tracing::info!(rollback = %name, "a rollback is to take over");
+                After::Wait
             }
-        }
+        })
     }
 
-    /// What earlier operations had left is put right by a success that took it over: their lists say so.
-    async fn settle_inherited(&self, plan: &Plan) -> Result<(), Failure> {
-        let Some(inputs) = inputs_of(plan) else { return Ok(()) };
-        for other in self.others().await? {
-            if !(other.same_app && other.over && other.leaves && inputs.take_over.contains(&other.uid)) {
+    /// What earlier operations had left is put right by a success that took it over: their lists say so. What it has not put right
+    /// stays on them.
+    async fn settle_inherited(&self, plan: &Plan, journal: &Journal) -> Result<(), Failure> {
+        let (Some(inputs), Some(app)) = (inputs_of(plan), self.app_ref()) else { return Ok(()) };
+        let mine = Operation { plan, journal, inputs: &inputs };
+        for other in self.others_of_app().await? {
+            let Some(theirs) = other.operation().filter(|_| other.over && inputs.take_over.contains(&other.uid)) else {
                 continue;
-            }
-            let patch = Patch::Merge(json!({"metadata": {"uid": other.uid}, "status": {"leftovers": []}}));
-            let written = if other.is_upgrade {
-                let api: Api<UpgradeRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
-                api.patch_status(&other.name, &patch_params(), &patch).await.map(|_| ())
-            } else {
-                let api: Api<RollbackRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
-                api.patch_status(&other.name, &patch_params(), &patch).await.map(|_| ())
             };
-            match written.map_err(CallError::on::<UpgradeRequest>("patch", &self.namespace, &other.name)) {
-                Ok(()) => {}
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => return Err(failed(&error)),
+            let mut left = Vec::new();
+            for leftover in &other.leftovers {
+                let settled = match settled(&mine, &theirs, &leftover.object) {
+                    Settled::Yes => true,
+                    Settled::No => false,
+                    Settled::ByNoting(volume) => self.note_replaced(&app, &theirs.inputs.restore_point, volume).await?,
+                };
+                if !settled {
+                    left.push(leftover.clone());
+                }
+            }
+            if left.len() < other.leftovers.len() {
+                self.patch_leftovers(&other, &left).await?;
             }
         }
         Ok(())
     }
 
-    async fn create_rollback(&self, name: &str, spec: RollbackRequestSpec) -> Result<String, Failure> {
+    /// Notes a volume on the restore point that it was replaced from; not when that is gone.
+    async fn note_replaced(&self, app: &AppRef, point: &str, volume: ReplacedVolume) -> Result<bool, Failure> {
+        let points = &self.context.ports.restore_points;
+        if points.get(app, point).await?.is_none() {
+            return Ok(false);
+        }
+        points.replaced(app, point, &[volume]).await?;
+        Ok(true)
+    }
+
+    async fn patch_leftovers(&self, other: &Other, left: &[Leftover]) -> Result<(), Failure> {
+        let patch = Patch::Merge(json!({"metadata": {"uid": other.uid}, "status": {"leftovers": left}}));
+        let written = if other.is_upgrade {
+            let api: Api<UpgradeRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
+            api.patch_status(&other.name, &patch_params(), &patch).await.map(|_| ())
+        } else {
+            let api: Api<RollbackRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
+            api.patch_status(&other.name, &patch_params(), &patch).await.map(|_| ())
+        };
+        match written.map_err(CallError::on::<UpgradeRequest>("patch", &self.namespace, &other.name)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// The request that rolls this upgrade back by itself, if it is there.
+    async fn heir(&self, name: &str) -> Result<Option<RollbackRequest>, Failure> {
+        let api: Api<RollbackRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
+        let found = api.get_opt(name).await;
+        found.map_err(CallError::on::<RollbackRequest>("get", &self.namespace, name)).map_err(|error| failed(&error))
+    }
+
+    async fn create_rollback(&self, name: &str, spec: RollbackRequestSpec) -> Result<(), Failure> {
         let api: Api<RollbackRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let mut request = RollbackRequest::new(name, spec);
         request.metadata = ObjectMeta {
@@ -131,23 +203,62 @@ impl<K: Request> Turn<'_, K> {
         };
         let made = api.create(&post_params(), &request).await;
         match made.map_err(CallError::on::<RollbackRequest>("create", &self.namespace, name)) {
-            Ok(made) => Ok(made.uid().unwrap_or_default()),
-            Err(error) if error.is_exists() => {
-                let found = api.get(name).await.map_err(CallError::on::<RollbackRequest>("get", &self.namespace, name));
-                found.map(|found| found.uid().unwrap_or_default()).map_err(|error| failed(&error))
-            }
+            Ok(_) => Ok(()),
+            // Whose it is shows when it is looked at.
+            Err(error) if error.is_exists() => Ok(()),
             Err(error) => Err(failed(&error)),
         }
     }
 
     /// A rollback has taken over while this upgrade was still being watched.
-    pub(super) async fn give_way(&self) -> Result<Action, ReconcileError> {
-        self.finish(Outcome::RolledBack, "a rollback took over").await?;
+    pub(super) async fn give_way(
+        &self,
+        plan: &Plan,
+        journal: &Journal,
+        rollback: &str,
+    ) -> Result<Action, ReconcileError> {
+        let message = format!("rollback {rollback} took over");
+        self.finish_as_rolled_back(plan, journal, rollback, &message).await?;
         Ok(Action::requeue(Duration::ZERO))
     }
 
-    /// Writes how it ended. The outcome is written last: until then everything before it is done again after a crash.
+    /// What a rollback has taken over stays listed until one has succeeded: it may still be undone.
+    async fn finish_as_rolled_back(
+        &self,
+        plan: &Plan,
+        journal: &Journal,
+        rollback: &str,
+        message: &str,
+    ) -> Result<(), ReconcileError> {
+        let mut left = status::taken_over(plan, journal, rollback);
+        // It may be over already: then it did not clear the list of an upgrade that was not over itself.
+        let others = self.others_of_app().await?;
+        let heir = others.iter().find(|other| !other.is_upgrade && other.name == rollback).and_then(Other::operation);
+        let success = heir.filter(|heir| heir.journal.outcome == Some(engine::Outcome::Succeeded));
+        if let (Some(success), Some(inputs)) = (success, inputs_of(plan)) {
+            let mine = Operation { plan, journal, inputs: &inputs };
+            let step = |left: &Value| left["object"].as_str().unwrap_or_default().to_owned();
+            left.retain(|left| settled(&success, &mine, &step(left)) == Settled::No);
+        }
+        self.finish_with(Outcome::RolledBack, message, json!({"rollback": rollback, "leftovers": left})).await
+    }
+
     pub(super) async fn finish(&self, outcome: Outcome, message: &str) -> Result<(), ReconcileError> {
+        self.finish_with(outcome, message, json!({})).await
+    }
+
+    /// Lets go of the app. One that has no plan has changed nothing: an operation that it was to take over goes on.
+    async fn release(&self, app: &AppRef) -> Result<(), Failure> {
+        let planned = self.request.status().is_some_and(|status| status.plan.is_some());
+        let others = if planned { Vec::new() } else { self.others_of_app().await? };
+        match others.iter().find(|other| other.is_at_work()) {
+            Some(other) => self.context.apps.acquire(app, &other.active(), Some(self.uid.clone())).await.map(|_| ()),
+            None => self.context.apps.release(app, &self.uid).await,
+        }
+    }
+
+    /// Writes how it ended. The outcome is written last: until then everything before it is done again after a crash.
+    async fn finish_with(&self, outcome: Outcome, message: &str, more: Value) -> Result<(), ReconcileError> {
         let now = self.context.clock.now();
         let dry_run = self.request.is_dry_run();
         if let Some(app) = self.app_ref().filter(|_| !dry_run) {
@@ -156,11 +267,11 @@ impl<K: Request> Turn<'_, K> {
                 "outcome": outcome, "finishedAt": now, "message": message,
             });
             self.context.apps.record_last(&app, last).await?;
-            let (ready, reason) = readiness(outcome);
+            let (ready, reason) = readiness(K::KIND, outcome);
             if let Some(ready) = ready {
                 self.context.apps.set_ready(&app, ready, reason, message).await?;
             }
-            self.context.apps.release(&app, &self.uid).await?;
+            self.release(&app).await?;
         }
         let good = matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo | Outcome::Planned);
         let generation = self.request.meta().generation;
@@ -177,9 +288,8 @@ impl<K: Request> Turn<'_, K> {
             "outcome": outcome, "phase": format!("{outcome:?}"), "message": message, "finishedAt": now,
             "conditions": conditions, "observedGeneration": generation,
         });
-        // What a rollback takes over is the rollback's to put right, and to list if it cannot.
-        if let (Outcome::RolledBack, Value::Object(fields)) = (outcome, &mut fields) {
-            fields.insert("leftovers".into(), json!([]));
+        if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
+            fields.extend(more);
         }
         self.patch_status(fields).await?;
         let labels = Ended { kind: K::KIND.as_str().into(), outcome: format!("{outcome:?}") };
@@ -202,8 +312,10 @@ impl<K: Request> Turn<'_, K> {
 }
 
 /// Whether the app is ready after an operation ended like this; `None` when that says nothing about the app.
-fn readiness(outcome: Outcome) -> (Option<bool>, &'static str) {
+fn readiness(kind: OperationKind, outcome: Outcome) -> (Option<bool>, &'static str) {
     match outcome {
+        // What a rollback found may have been broken.
+        Outcome::Cancelled | Outcome::Undone if kind == OperationKind::RollbackRequest => (None, ""),
         Outcome::Succeeded => (Some(true), "Succeeded"),
         Outcome::Cancelled | Outcome::Undone => (Some(true), "AsFound"),
         Outcome::NeedsRollback => (Some(false), "NeedsRollback"),
@@ -213,8 +325,18 @@ fn readiness(outcome: Outcome) -> (Option<bool>, &'static str) {
     }
 }
 
-/// Deterministic, so that a crash never makes two.
-fn rollback_name(upgrade: &str) -> String {
-    let head: String = upgrade.chars().take(54).collect();
-    format!("{}-rollback", head.trim_end_matches(['-', '.']))
+/// What follows a failure after the point of no return.
+enum After {
+    /// Nothing by itself.
+    End(Outcome, String),
+    /// This rollback has taken over.
+    RolledBackBy(String),
+    /// A rollback was made, and has not begun.
+    Wait,
+}
+
+/// Whether a request was made by the operator to roll back the upgrade of this name.
+fn is_heir(rollback: &RollbackRequest, upgrade: &str) -> bool {
+    rollback.labels().get(AUTOMATIC).is_some_and(|value| value == "true")
+        && rollback.spec.to.upgrade_request.as_deref() == Some(upgrade)
 }

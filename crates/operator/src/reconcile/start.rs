@@ -12,11 +12,11 @@ use upgrade_core::Failure;
 use upgrade_core::app::preflight::{self, Verdict};
 use upgrade_core::app::{collide, facts, rollback, upgrade};
 use upgrade_core::engine::{Journal, Plan, PlanError};
-use upgrade_core::ports::{AppStore as _, JournalStore as _, Revision, SaveError};
+use upgrade_core::ports::{ActiveOperation, AppStore as _, JournalStore as _, Revision, SaveError};
 use windlass_api::Outcome;
 use windlass_api::call::{CallError, patch_params};
 
-use super::ask::Ask;
+use super::ask::{Ask, Other};
 use super::{QUEUE_PAUSE, ReconcileError, Turn, inputs_of};
 use crate::kinds::Request;
 use crate::resolve;
@@ -45,9 +45,16 @@ impl<K: Request> Turn<'_, K> {
             self.add_finalizer().await?;
         }
         let others = self.others().await?;
-        if !dry_run {
-            let instead_of = self.superseded(&others);
-            let active = self.context.apps.acquire(&who, &self.me(), instead_of).await?;
+        let superseded = self.superseded(&others);
+        let at_work = |other: &&Other| other.same_app && other.is_at_work() && superseded.as_ref() != Some(&other.uid);
+        if let Some(other) = others.iter().find(at_work).filter(|_| !dry_run) {
+            let ActiveOperation { kind, name, .. } = other.active();
+            return self.wait_for(&format!("waiting for {kind} {name}")).await;
+        }
+        // A rollback that is to take an upgrade over is judged first: until its plan is stored the upgrade goes on, and if it is
+        // refused nothing has happened to it.
+        if !dry_run && superseded.is_none() {
+            let active = self.context.apps.acquire(&who, &self.me(), None).await?;
             if active.uid != self.uid {
                 return self.wait_for(&format!("waiting for {} {}", active.kind, active.name)).await;
             }
@@ -94,14 +101,18 @@ impl<K: Request> Turn<'_, K> {
         let _planning = self.context.planning.lock().await;
         let others = self.others().await?;
         let mine = inputs_of(&plan);
-        let collision =
-            others.iter().filter(|other| !other.over && !ask.take_over().contains(&other.uid)).find(|other| {
-                mine.as_ref()
-                    .zip(other.inputs.as_ref())
-                    .is_some_and(|(mine, theirs)| mine.app != theirs.app && collide(mine, theirs))
-            });
+        let collision = others
+            .iter()
+            .filter(|other| !other.over && !ask.take_over().contains(&other.uid))
+            .find(|other| mine.as_ref().zip(other.inputs.as_ref()).is_some_and(|(mine, theirs)| collide(mine, theirs)));
         if let Some(other) = collision.filter(|_| !dry_run) {
             return self.wait_for(&format!("waiting for {}, which works below the same root", other.name)).await;
+        }
+        if !dry_run && superseded.is_some() {
+            let active = self.context.apps.acquire(&who, &self.me(), superseded).await?;
+            if active.uid != self.uid {
+                return self.wait_for(&format!("waiting for {} {}", active.kind, active.name)).await;
+            }
         }
         self.accept(plan, &verdict, dry_run).await
     }

@@ -44,7 +44,10 @@ impl World {
         for kind in ["UpgradeRequest", "RollbackRequest"] {
             for request in self.every(own, windlass_api::VERSION, kind).await? {
                 let status = &request["status"];
-                let name = format!("{kind}/{}", request["metadata"]["name"].as_str().unwrap_or_default());
+                // An automatic rollback has the uid of its upgrade in its name.
+                let upgrade = request["spec"]["to"]["upgradeRequest"].as_str();
+                let name = upgrade.or(request["metadata"]["name"].as_str()).unwrap_or_default();
+                let name = format!("{kind}/{name}");
                 let finalizers = request["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
                 requests.insert(
                     name,

@@ -87,7 +87,7 @@ async fn rolled_back(world: &World) -> anyhow::Result<App> {
     write_records(world, &app, 50).await?;
     world.ask_upgrade(&app.name, "to-3.0.0", upgrade_spec("notes", &[("image/notes", "3.0.0")])).await?;
     expect(&world.upgrade_ended(&app.name, "to-3.0.0").await?, Outcome::RolledBack)?;
-    expect(&world.rollback_ended(&app.name, "to-3.0.0-rollback").await?, Outcome::Succeeded)?;
+    expect(&world.rolled_back(&app.name, "to-3.0.0").await?, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     are_there(world, &app, 50).await?;
     Ok(app)

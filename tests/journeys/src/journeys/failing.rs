@@ -34,7 +34,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     let acknowledged = writer.refused().await?;
     let upgrade = world.upgrade_ended(&app.name, "to-3.0.0").await?;
     expect(&upgrade, Outcome::RolledBack)?;
-    let rollback = world.rollback_ended(&app.name, "to-3.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-3.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
@@ -171,7 +171,7 @@ pub(crate) async fn fails_in_the_soak(world: &World) -> anyhow::Result<String> {
     for choice in [&*loses, "rolling back and keeping the data", "leaving it keeps the new version"] {
         ensure!(message.contains(choice), "{choice:?} is not in: {message}");
     }
-    ensure!(world.rollbacks(&app.name).get_opt("to-4.0.0-rollback").await?.is_none(), "it was rolled back unasked");
+    ensure!(world.rollback_of(&app.name, "to-4.0.0").await?.is_empty(), "it was rolled back unasked");
     ensure!(world.volumes(app).await? == *volumes, "the app is on another volume");
     ensure!(world.bytes(&volumes["notes-data"].1)? == soaked.written, "its data was changed unasked");
     Ok(format!("{message}; {}", world.measured(app, &[&soaked.upgrade])?))
@@ -182,9 +182,10 @@ pub(crate) async fn fails_in_the_soak_always(world: &World) -> anyhow::Result<St
     let soaked = soaked(world, "j03always", Some(AutoRollback::Always)).await?;
     let Soaked { app, volumes, .. } = &soaked;
     expect(&soaked.upgrade, Outcome::RolledBack)?;
-    let rollback = world.rollback_ended(&app.name, "to-4.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-4.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
-    let stated = world.rollbacks(&app.name).get("to-4.0.0-rollback").await?.spec.acknowledge_loss_since;
+    let request = world.rollbacks(&app.name).get(&world.rollback_of(&app.name, "to-4.0.0").await?).await?;
+    let stated = request.spec.acknowledge_loss_since;
     ensure!(stated == Some(soaked.taken_at), "the loss is stated since {stated:?}, not {}", soaked.taken_at);
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     same("records", &world.records(app).await?, &soaked.before)?;

@@ -50,7 +50,7 @@ async fn goes_back(
     meanwhile(&app).await?;
     let upgrade = world.upgrade_ended(&app.name, "to-3.0.0").await?;
     expect(&upgrade, Outcome::RolledBack)?;
-    let rollback = world.rollback_ended(&app.name, "to-3.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-3.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
     let acknowledged = writer.refused().await?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
@@ -66,9 +66,9 @@ async fn goes_back(
 /// The operator is killed again and again, inside every step that changes something; the end is that of a run without a kill.
 pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
     // The journey that failed in the same way will do, where it was run before on the same servers.
-    let before = world.rollbacks("j03").get_opt("to-3.0.0-rollback").await?.and_then(|found| found.status);
+    let before = world.upgrades("j03").get_opt("to-3.0.0").await?.and_then(|found| found.status);
     let calm = match before {
-        Some(status) if status.outcome == Some(Outcome::Succeeded) => world.state_of("j03").await?,
+        Some(status) if status.outcome == Some(Outcome::RolledBack) => world.state_of("j03").await?,
         _ => goes_back(world, "j10calm", async |_| Ok(())).await?.end,
     };
     let seed: u64 = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
@@ -100,8 +100,8 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
 async fn kill_in_every_step(world: &World, app: &App, seed: u64, killed_in: &mut Vec<String>) -> anyhow::Result<()> {
     let (said, mut begun) = mpsc::unbounded_channel();
     let _watches = [
-        begins("up", world.upgrades(&app.name), "to-3.0.0", &said),
-        begins("back", world.rollbacks(&app.name), "to-3.0.0-rollback", &said),
+        begins("up", world.upgrades(&app.name), &said),
+        begins("back", world.rollbacks(&app.name), &said),
     ];
     let mut random = Random(seed);
     let began = Instant::now();
@@ -131,7 +131,10 @@ async fn kill_in_every_step(world: &World, app: &App, seed: u64, killed_in: &mut
 
 async fn both(world: &World, app: &App) -> anyhow::Result<(OperationStatus, OperationStatus)> {
     let upgrade = world.upgrades(&app.name).get("to-3.0.0").await?.status.unwrap_or_default();
-    let rollback = world.rollbacks(&app.name).get_opt("to-3.0.0-rollback").await?;
+    let rollback = match &upgrade.rollback {
+        Some(name) => world.rollbacks(&app.name).get_opt(name).await?,
+        None => None,
+    };
     Ok((upgrade, rollback.and_then(|found| found.status).unwrap_or_default()))
 }
 
@@ -144,15 +147,14 @@ impl Drop for Watch {
     }
 }
 
-/// Says which changing step is being done, whenever the request was written.
-fn begins<K>(prefix: &'static str, api: Api<K>, name: &str, said: &mpsc::UnboundedSender<String>) -> Watch
+/// Says which changing step is being done, whenever one of these requests was written.
+fn begins<K>(prefix: &'static str, api: Api<K>, said: &mpsc::UnboundedSender<String>) -> Watch
 where
     K: Resource + Clone + Debug + DeserializeOwned + Serialize + Send + 'static,
 {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let said = said.clone();
     Watch(tokio::spawn(async move {
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
         while let Some(event) = events.next().await {
             let Ok(watcher::Event::Apply(request) | watcher::Event::InitApply(request)) = event else { continue };
             let status =

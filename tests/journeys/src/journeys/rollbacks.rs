@@ -121,6 +121,8 @@ pub(crate) async fn during_verify(world: &World) -> anyhow::Result<String> {
     let blocked = world.blocked(&app).await?;
     ensure!(blocked == ["image/notes 1.1.0"], "blocked: {blocked:?}");
     world.nothing_is_left(&app, &back).await?;
+    ensure!(upgrade.rollback.as_deref() == Some("by-hand"), "rolled back by {:?}", upgrade.rollback);
+    let upgrade = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     world.nothing_is_left(&app, &upgrade).await?;
     world.measured(&app, &[&upgrade, &back])
 }

@@ -29,7 +29,7 @@ impl World {
         let spec = upgrade_spec("notes", &[("chart", "3.0.0"), ("image/notes", "3.0.0")]);
         self.ask_upgrade(&app.name, "to-3.0.0", spec).await?;
         expect(&self.upgrade_ended(&app.name, "to-3.0.0").await?, Outcome::RolledBack)?;
-        self.rollback_step_begun(&app.name, "to-3.0.0-rollback", "restore/aside/").await
+        self.rollback_step_begun(&app.name, &self.rollback_of(&app.name, "to-3.0.0").await?, "restore/aside/").await
     }
 
     /// The app is on 1.0.0 again, and between the swap of its claims and its release nothing ran on them.
@@ -65,7 +65,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     world.ask_upgrade(&app.name, "to-3.0.0", spec).await?;
     let upgrade = world.upgrade_ended(&app.name, "to-3.0.0").await?;
     expect(&upgrade, Outcome::RolledBack)?;
-    let rollback = world.rollback_ended(&app.name, "to-3.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-3.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 2).await?;
     let kept = world.bytes_by_claim(&app).await?;
@@ -98,7 +98,7 @@ pub(crate) async fn stalled(world: &World) -> anyhow::Result<String> {
     let seen = seen.await;
     world.hold_volumes(false)?;
     seen?;
-    let rollback = world.rollback_ended(&app.name, "to-3.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-3.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 2).await?;
     let kept = world.bytes_by_claim(&app).await?;
@@ -120,7 +120,7 @@ pub(crate) async fn success_without_pods(world: &World) -> anyhow::Result<String
     expect(&status, Outcome::RolledBack)?;
     let started = world.started_between(&app.name, 0, i64::MAX)?;
     ensure!(started.iter().all(|run| run.contains(":1.0.0 ")), "{started:?} started");
-    let rollback = world.rollback_ended(&app.name, "to-5.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-5.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
     // Helm did say so: its second release is a good one in its own books.
     let history = world.release_status(&app).await?["history"].clone();
@@ -145,7 +145,9 @@ pub(crate) async fn replicas_too_early(world: &World) -> anyhow::Result<String> 
     world.hold_volumes(false)?;
     let held = async {
         failed?;
-        world.rollback_step_begun(&app.name, "to-3.0.0-rollback", "release/fetch/").await?;
+        world
+            .rollback_step_begun(&app.name, &world.rollback_of(&app.name, "to-3.0.0").await?, "release/fetch/")
+            .await?;
         let api = world.dynamic("apps", "v1", "StatefulSet", &app.name).await?;
         let image = world.field(&api, "notes", "/spec/template/spec/containers/0/image").await?;
         same("the template's image", &image, &json!("registry.test/notes:3.0.0"))?;
@@ -156,7 +158,7 @@ pub(crate) async fn replicas_too_early(world: &World) -> anyhow::Result<String> 
     let held = held.await;
     world.estate.fetching(true).await?;
     held?;
-    let rollback = world.rollback_ended(&app.name, "to-3.0.0-rollback").await?;
+    let rollback = world.rolled_back(&app.name, "to-3.0.0").await?;
     expect(&rollback, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 2).await?;
     world.nothing_ran_too_early(&app, &rollback).await?;
@@ -184,7 +186,7 @@ pub(crate) async fn timeout_by_state(world: &World) -> anyhow::Result<String> {
     let status = world.upgrade_ended(&app.name, "to-1.2.0").await?;
     expect(&status, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.2.0", 2).await?;
-    ensure!(world.rollbacks(&app.name).get_opt("to-1.2.0-rollback").await?.is_none(), "it was rolled back");
+    ensure!(world.rollback_of(&app.name, "to-1.2.0").await?.is_empty(), "it was rolled back");
     world.nothing_is_left(&app, &status).await?;
     world.measured(&app, &[&status])
 }

@@ -1,0 +1,358 @@
+//! Operations of one app that follow each other: who is at work, who takes over, and what stays listed.
+
+use kube::api::ListParams;
+use upgrade_core::Failure;
+use upgrade_core::app::rollback::request_name;
+use upgrade_core::engine::Cause;
+use upgrade_core::ports::{AppRef, RestorePointRecord};
+use windlass_api::{ManagedApp, OperationStatus, RestorePoint, RollbackRequest, UpgradeRequest};
+
+use super::*;
+use crate::kinds::Request;
+use crate::status;
+
+/// An app, whose operations are what a test writes into their status.
+struct Estate {
+    cluster: Cluster,
+}
+
+impl Estate {
+    async fn new() -> Self {
+        let estate = Self { cluster: cluster().await };
+        let app = json!({
+            "metadata": { "name": "notes" },
+            "spec": { "delivery": { "flux": { "objects": [{ "kind": "Kustomization", "name": NS, "namespace": "flux-system" }] } } }
+        });
+        make(&estate.api::<ManagedApp>(), app).await;
+        estate
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.cluster.server.client(), NS)
+    }
+
+    async fn upgrade(&self, name: &str) -> UpgradeRequest {
+        let spec = json!({ "subject": { "kind": "ManagedApp", "name": "notes" }, "target": { "components": { "image/notes": "1.1.0" } } });
+        make(&self.api(), json!({ "metadata": { "name": name }, "spec": spec })).await
+    }
+
+    async fn rollback(&self, name: &str, to: Value) -> RollbackRequest {
+        let spec = json!({ "subject": { "kind": "ManagedApp", "name": "notes" }, "to": to, "data": "Restore" });
+        make(&self.api(), json!({ "metadata": { "name": name }, "spec": spec })).await
+    }
+
+    async fn write<K: Request>(&self, request: &K, status: Value) {
+        let patch = Patch::Merge(json!({ "status": status }));
+        self.api::<K>().patch_status(&request.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    async fn status_of<K: Request>(&self, request: &K) -> OperationStatus {
+        self.api::<K>().get(&request.name_any()).await.unwrap().status().cloned().unwrap_or_default()
+    }
+
+    async fn turn<K: Request>(&self, request: &K) {
+        let found = self.api::<K>().get(&request.name_any()).await.unwrap();
+        reconcile(Arc::new(found), self.cluster.context.clone()).await.unwrap();
+    }
+
+    async fn activate<K: Request>(&self, request: &K) {
+        let active = json!({ "kind": K::KIND, "name": request.name_any(), "uid": request.uid(), "since": "2026-01-01T00:00:00Z" });
+        self.activate_with(active).await;
+    }
+
+    async fn activate_with(&self, active: Value) {
+        let patch = Patch::Merge(json!({ "status": { "activeOperation": active } }));
+        self.api::<ManagedApp>().patch_status("notes", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    async fn active(&self) -> Option<String> {
+        let app = self.api::<ManagedApp>().get("notes").await.unwrap();
+        app.status.unwrap_or_default().active_operation.map(|active| active.name)
+    }
+
+    async fn rollbacks(&self) -> Vec<String> {
+        let found = self.api::<RollbackRequest>().list(&ListParams::default()).await.unwrap();
+        found.iter().map(kube::ResourceExt::name_any).collect()
+    }
+
+    /// An upgrade that is being watched, past its point of no return.
+    async fn watched(&self, name: &str) -> UpgradeRequest {
+        let upgrade = self.upgrade(name).await;
+        let (plan, journal) = self.record(&upgrade, &["suspend/x", "protect/data", "release/resume/x"], &[]);
+        self.write(&upgrade, json!({ "plan": plan, "journal": journal })).await;
+        self.activate(&upgrade).await;
+        upgrade
+    }
+
+    /// The same, which the engine has just ended because it failed.
+    async fn failed(&self, name: &str) -> UpgradeRequest {
+        let upgrade = self.watched(name).await;
+        let (plan, mut journal) = self.record(&upgrade, &["suspend/x", "protect/data", "release/resume/x"], &[]);
+        let failure = Failure::permanent("unhealthy", "it crashes");
+        journal.outcome = Some(Outcome::Failed { step: "verify/healthy".into(), failure });
+        self.write(&upgrade, json!({ "journal": journal, "leftovers": status::leftovers(&plan, &journal) })).await;
+        upgrade
+    }
+
+    /// A plan for a request of which these steps are done.
+    fn record<K: Request>(&self, request: &K, done: &[&str], take_over: &[&str]) -> (Plan, Journal) {
+        let minute = SignedDuration::from_mins(1);
+        let step = |id: &str, step: AppStep| Step::new(id, id, step.to_value(), minute);
+        let claim = || "data".to_owned();
+        let steps = vec![
+            step("suspend/x", AppStep::Suspend { root: root() }).undone_by("resume x").holding("x suspended"),
+            step("protect/data", AppStep::Protect { claim: claim() }).undone_by("back").holding("pv on Retain"),
+            step("snapshot/take/data", AppStep::Snapshot { claim: claim() }).undone_by("delete the snapshot"),
+            step("swap/delete/data", AppStep::DropClaim { claim: claim() }),
+            step("release/resume/x", AppStep::AwaitStopped).irrevocable().releasing("suspend/x"),
+            step("verify/healthy", AppStep::AwaitStopped),
+            step("finish/unprotect/data", AppStep::AwaitStopped).releasing("protect/data"),
+        ];
+        let mut inputs = inputs("root");
+        inputs["takeOver"] = json!(take_over);
+        inputs["request"] = json!(request.name_any());
+        let plan = Plan::new("app-upgrade", &request.uid().unwrap(), inputs, steps).unwrap();
+        let mut journal = Journal::new(&plan, self.cluster.context.clock.now());
+        journal.entries = done.iter().map(|step| entry(step, StepState::Done, &journal)).collect();
+        (plan, journal)
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_waits_for_its_turn_sees_what_the_turn_before_it_has_changed() {
+    let estate = Estate::new().await;
+    let upgrade = estate.watched("up").await;
+    let turn = estate.cluster.context.turn_of("notes/notes");
+    let held = turn.lock().await;
+    let cached = Arc::new(estate.api::<UpgradeRequest>().get("up").await.unwrap());
+    let waiting = tokio::spawn(reconcile(cached, estate.cluster.context.clone()));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+    let (plan, journal) = estate.record(&rollback, &[], &[&upgrade.uid().unwrap()]);
+    estate.write(&rollback, json!({ "plan": plan, "journal": journal })).await;
+    estate.activate(&rollback).await;
+    drop(held);
+    waiting.await.unwrap().unwrap();
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!(status.outcome, Some(windlass_api::Outcome::RolledBack), "{:?}", status.journal);
+    assert_eq!(status.rollback.as_deref(), Some("back"));
+    // The rollback may still be undone: what is not as it was found stays listed until one has succeeded.
+    let left: Vec<&str> = status.leftovers.iter().map(|left| left.what.as_str()).collect();
+    assert_eq!(left, ["pv on Retain"]);
+    estate.turn(&upgrade).await;
+    assert_eq!(estate.status_of(&upgrade).await, status, "it goes on after it gave way");
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_refused_or_cancelled_leaves_the_upgrade_at_work() {
+    for (crashed, cancelled) in [(false, false), (true, false), (true, true)] {
+        let estate = Estate::new().await;
+        let upgrade = estate.watched("up").await;
+        let rollback = estate.rollback("back", json!({ "restorePoint": "nowhere" })).await;
+        if crashed {
+            // It had taken over and died before its plan was stored.
+            estate.activate(&rollback).await;
+            estate.turn(&upgrade).await;
+            assert_eq!(
+                estate.status_of(&upgrade).await.outcome,
+                None,
+                "the upgrade gave way to a rollback without a plan"
+            );
+            assert_eq!(estate.active().await.as_deref(), Some("back"));
+        }
+        if cancelled {
+            let cancel = Patch::Merge(json!({ "spec": { "cancel": true } }));
+            estate.api::<RollbackRequest>().patch("back", &PatchParams::default(), &cancel).await.unwrap();
+        }
+        estate.turn(&rollback).await;
+        let ended = estate.status_of(&rollback).await;
+        let expected = if cancelled { windlass_api::Outcome::Cancelled } else { windlass_api::Outcome::Refused };
+        assert_eq!(ended.outcome, Some(expected), "{:?}", ended.message);
+        assert_eq!(estate.active().await.as_deref(), Some("up"));
+        estate.turn(&upgrade).await;
+        assert_ne!(estate.status_of(&upgrade).await.outcome, Some(windlass_api::Outcome::RolledBack));
+    }
+}
+
+#[tokio::test]
+async fn no_request_begins_while_another_of_its_app_is_at_work_whatever_the_app_says() {
+    let estate = Estate::new().await;
+    estate.watched("up").await;
+    estate.activate_with(Value::Null).await;
+    let next = estate.upgrade("next").await;
+    estate.turn(&next).await;
+    let status = estate.status_of(&next).await;
+    assert_eq!(status.message.as_deref(), Some("waiting for UpgradeRequest up"));
+    assert_eq!(estate.active().await, None);
+}
+
+#[tokio::test]
+async fn a_failed_upgrade_is_rolled_back_by_a_request_of_its_own_whatever_was_called_like_it_before() {
+    let estate = Estate::new().await;
+    let old = estate.rollback("up-rollback", json!({ "upgradeRequest": "up" })).await;
+    estate.write(&old, json!({ "outcome": "Succeeded", "message": "done" })).await;
+    let upgrade = estate.failed("up").await;
+    let leftovers = estate.status_of(&upgrade).await.leftovers;
+    assert!(!leftovers.is_empty());
+    estate.turn(&upgrade).await;
+    let name = request_name("up", &upgrade.uid().unwrap());
+    assert_eq!(estate.rollbacks().await, [name.clone(), "up-rollback".into()]);
+    // Until it has begun nothing is over, and everything that is held is listed and the app is the upgrade's.
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!((status.outcome, status.rollback, status.leftovers), (None, Some(name.clone()), leftovers));
+    assert_eq!(estate.active().await.as_deref(), Some("up"));
+    estate.turn(&upgrade).await;
+    assert_eq!(estate.rollbacks().await.len(), 2);
+
+    let made = estate.api::<RollbackRequest>().get(&name).await.unwrap();
+    let (plan, journal) = estate.record(&made, &[], &[&upgrade.uid().unwrap()]);
+    estate.write(&made, json!({ "plan": plan, "journal": journal })).await;
+    estate.activate(&made).await;
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!(status.outcome, Some(windlass_api::Outcome::RolledBack));
+    assert_eq!(status.leftovers.len(), 1);
+    assert_eq!(estate.active().await, Some(name));
+}
+
+#[tokio::test]
+async fn an_upgrade_that_gives_way_to_a_rollback_that_has_succeeded_lists_nothing() {
+    let estate = Estate::new().await;
+    let upgrade = estate.watched("up").await;
+    let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+    let (plan, mut journal) = estate.record(&rollback, &[], &[&upgrade.uid().unwrap()]);
+    journal.outcome = Some(Outcome::Succeeded);
+    estate.write(&rollback, json!({ "plan": plan, "journal": journal, "outcome": "Succeeded" })).await;
+    estate.activate_with(Value::Null).await;
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!((status.outcome, status.leftovers.len()), (Some(windlass_api::Outcome::RolledBack), 0));
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_rollback_does_not_begin_asks_and_keeps_its_list() {
+    for (end, why) in [
+        ("Refused", "it ended as Refused: suspended-by-others"),
+        ("deleted", "it was deleted"),
+        ("taken", "its name is taken"),
+    ] {
+        let estate = Estate::new().await;
+        let upgrade = estate.failed("up").await;
+        let leftovers = estate.status_of(&upgrade).await.leftovers;
+        let name = request_name("up", &upgrade.uid().unwrap());
+        if end == "taken" {
+            estate.rollback(&name, json!({ "upgradeRequest": "up" })).await;
+        } else {
+            estate.turn(&upgrade).await;
+            let made = estate.api::<RollbackRequest>().get(&name).await.unwrap();
+            if end == "deleted" {
+                estate.api::<RollbackRequest>().delete(&name, &DeleteParams::default()).await.unwrap();
+            } else {
+                estate.write(&made, json!({ "outcome": end, "message": "suspended-by-others" })).await;
+            }
+        }
+        estate.turn(&upgrade).await;
+        let status = estate.status_of(&upgrade).await;
+        assert_eq!(status.outcome, Some(windlass_api::Outcome::NeedsRollback), "{end}");
+        assert!(status.message.as_ref().is_some_and(|message| message.contains(why)), "{:?}", status.message);
+        assert_eq!(status.leftovers, leftovers);
+        assert_eq!(estate.active().await, None);
+    }
+}
+
+#[tokio::test]
+async fn what_an_ended_operation_has_left_is_not_touched_while_another_is_at_work() {
+    let estate = Estate::new().await;
+    let cancelled = estate.upgrade("cancelled").await;
+    let (plan, mut journal) = estate.record(&cancelled, &[], &[]);
+    journal.course = upgrade_core::engine::Course::Back(Cause::Cancelled);
+    journal.entries = vec![entry("protect/data", StepState::Leftover, &journal)];
+    journal.outcome = Some(Outcome::Undone(Cause::Cancelled));
+    let mut ended = json!({ "plan": plan, "journal": journal, "outcome": "Failed", "phase": "Failed" });
+    ended["leftovers"] = json!(status::leftovers(&plan, &journal));
+    estate.write(&cancelled, ended).await;
+    let before = estate.status_of(&cancelled).await;
+
+    let other = estate.watched("other").await;
+    estate.turn(&cancelled).await;
+    assert_eq!(estate.status_of(&cancelled).await, before, "it was healed beside another operation");
+    estate.write(&other, json!({ "outcome": "NeedsRollback" })).await;
+    estate.turn(&cancelled).await;
+    let healed = estate.status_of(&cancelled).await;
+    assert_eq!((healed.leftovers.len(), healed.phase.as_deref()), (0, Some("Failed")));
+}
+
+#[tokio::test]
+async fn a_cancel_that_left_something_does_not_say_that_everything_is_as_it_was_found() {
+    let estate = Estate::new().await;
+    let upgrade = estate.upgrade("up").await;
+    let (plan, mut journal) = estate.record(&upgrade, &[], &[]);
+    journal.course = upgrade_core::engine::Course::Back(Cause::Cancelled);
+    let mut left = entry("snapshot/take/data", StepState::Leftover, &journal);
+    left.look_again = Some(journal.started_at + SignedDuration::from_hours(1));
+    journal.entries = vec![left];
+    journal.outcome = Some(Outcome::Undone(Cause::Cancelled));
+    estate.write(&upgrade, json!({ "plan": plan, "journal": journal })).await;
+    estate.activate(&upgrade).await;
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    let message = "cancelled; not everything is as it was found; 1 left: see status.leftovers";
+    assert_eq!((status.outcome, status.message.as_deref()), (Some(windlass_api::Outcome::Failed), Some(message)));
+    let app = estate.api::<ManagedApp>().get("notes").await.unwrap().status.unwrap();
+    assert_eq!(app.last_operation.unwrap().message.as_deref(), Some(message));
+}
+
+#[tokio::test]
+async fn a_success_clears_only_what_it_has_put_right_and_notes_what_was_replaced() {
+    for has_point in [true, false] {
+        let estate = Estate::new().await;
+        let app = AppRef { namespace: NS.into(), name: "notes".into(), uid: String::new() };
+        let point = RestorePointRecord {
+            name: "notes-op".into(),
+            app: app.clone(),
+            operation: "op".into(),
+            taken_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            stopped: true,
+            pins: Vec::new(),
+            commits: Vec::new(),
+            volumes: Vec::new(),
+            void: String::new(),
+        };
+        if has_point {
+            estate.cluster.context.ports.restore_points.save(&point).await.unwrap();
+        }
+        // A rollback that failed after the swap: the volume it replaced is on Retain, and noted nowhere.
+        let back = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+        let (plan, mut journal) =
+            estate.record(&back, &["suspend/x", "protect/data", "swap/delete/data", "release/resume/x"], &[]);
+        let failure = Failure::permanent("unhealthy", "it crashes");
+        journal.outcome = Some(Outcome::Failed { step: "verify/healthy".into(), failure });
+        let leftover = |step: &str| json!({ "what": "x", "object": step, "why": "x", "since": "2026-01-01T00:00:00Z" });
+        let left = json!([leftover("suspend/x"), leftover("protect/data"), leftover("stop/deployment/notes/other")]);
+        estate.write(&back, json!({ "plan": plan, "journal": journal, "outcome": "Failed", "leftovers": left })).await;
+
+        let next = estate.upgrade("next").await;
+        let (mut plan, _) = estate.record(&next, &[], &[&back.uid().unwrap()]);
+        plan.inputs["claims"][0]["volumeUid"] = json!("restored");
+        let plan = Plan::new("app-upgrade", &next.uid().unwrap(), plan.inputs, plan.steps).unwrap();
+        let mut journal = Journal::new(&plan, estate.cluster.context.clock.now());
+        journal.outcome = Some(Outcome::Succeeded);
+        estate.write(&next, json!({ "plan": plan, "journal": journal })).await;
+        estate.activate(&next).await;
+        estate.turn(&next).await;
+        assert_eq!(estate.status_of(&next).await.outcome, Some(windlass_api::Outcome::Succeeded));
+        let left: Vec<String> = estate.status_of(&back).await.leftovers.into_iter().map(|left| left.object).collect();
+        let stays = "stop/deployment/notes/other";
+        if has_point {
+            assert_eq!(left, [stays]);
+            let point = estate.api::<RestorePoint>().get("notes-op").await.unwrap();
+            let noted: Vec<String> = point.status.unwrap().replaced_volumes.into_iter().map(|one| one.volume).collect();
+            assert_eq!(noted, ["pv"]);
+        } else {
+            assert_eq!(left, ["protect/data", stays], "a volume that nobody noted is not listed any more");
+        }
+    }
+}
