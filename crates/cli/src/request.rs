@@ -285,14 +285,11 @@ pub(crate) async fn delete(cluster: &Cluster, request: &Request) -> Result<(), C
     }
 }
 
-/// The rollback that took an upgrade over, if it is there: the newest that names it.
-pub(crate) async fn rollback_of(cluster: &Cluster, upgrade: &str) -> Result<Option<RequestRef>, CliError> {
-    let all: Vec<RollbackRequest> = cluster.list(false).await?;
-    let ours = all
-        .into_iter()
-        .filter(|rollback| rollback.spec.to.upgrade_request.as_deref() == Some(upgrade) && !rollback.spec.dry_run());
-    let newest = ours.max_by_key(|rollback| rollback.creation_timestamp().map(|time| time.0));
-    Ok(newest.map(|rollback| RequestRef { kind: OperationKind::RollbackRequest, name: rollback.name_any() }))
+/// The rollback that took an upgrade over, as its status names it, if it is there.
+pub(crate) async fn rollback_of(cluster: &Cluster, upgrade: &Request) -> Result<Option<RequestRef>, CliError> {
+    let Some(name) = upgrade.status().and_then(|status| status.rollback.as_deref()) else { return Ok(None) };
+    let found: Option<RollbackRequest> = cluster.find(name).await?;
+    Ok(found.map(|rollback| RequestRef { kind: OperationKind::RollbackRequest, name: rollback.name_any() }))
 }
 
 /// All requests of an app, newest first.

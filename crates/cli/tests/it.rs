@@ -211,12 +211,15 @@ async fn the_exit_code_says_how_it_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_that_was_rolled_back_is_followed_into_its_rollback() {
-    for (outcome, exit) in [("Succeeded", 4), ("Failed", 5)] {
+    let choose = "Next: choose: windlass rollback app notes";
+    let look = "Next: see what is left: windlass show app notes";
+    for (outcome, exit, next) in [("Succeeded", 4, ""), ("Failed", 5, look), ("Undone", 5, choose)] {
         let client = cluster().await;
         operator(&client, 1).await;
-        let rolled_back = json!({"outcome": "RolledBack", "message": "unhealthy"});
         let play = async {
             let name = first_upgrade(&client).await;
+            let rolled_back =
+                json!({"outcome": "RolledBack", "message": "unhealthy", "rollback": format!("{name}-rollback")});
             let api: Api<RollbackRequest> = Api::default_namespaced(client.clone());
             let rollback: RollbackRequest = from(json!({
                 "apiVersion": "upgrades.windlass.dev/v1alpha1", "kind": "RollbackRequest",
@@ -231,9 +234,42 @@ async fn an_upgrade_that_was_rolled_back_is_followed_into_its_rollback() {
         };
         let (ended, ()) = tokio::join!(windlass(&client, "upgrade app notes --to 1.4.1"), play);
         assert_eq!(ended.exit, exit, "{}", ended.err);
+        assert!(ended.err.contains(next) && ended.err.contains("Next:") != next.is_empty(), "{}", ended.err);
         assert!(ended.err.contains("Following rollback/notes-1-4-1-"), "{}", ended.err);
         assert!(ended.out.contains("-rollback\n"), "{}", ended.out);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_that_failed_before_its_release_is_not_said_to_need_a_rollback() {
+    let client = cluster().await;
+    operator(&client, 1).await;
+    let status = json!({"outcome": "Failed", "message": "cancelled; not everything is as it was found"});
+    let (ended, ()) =
+        tokio::join!(windlass(&client, "upgrade app notes --to 1.4.1"), conclude_upgrade(&client, &status));
+    assert_eq!(ended.exit, 5, "{}", ended.err);
+    assert!(ended.err.contains("Next: see what is left"), "{}", ended.err);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_of_an_earlier_upgrade_of_that_name_is_not_followed() {
+    let client = cluster().await;
+    operator(&client, 1).await;
+    let play = async {
+        let name = first_upgrade(&client).await;
+        let api: Api<RollbackRequest> = Api::default_namespaced(client.clone());
+        let old: RollbackRequest = from(json!({
+            "apiVersion": "upgrades.windlass.dev/v1alpha1", "kind": "RollbackRequest", "metadata": {"name": "old"},
+            "spec": {"subject": {"kind": "ManagedApp", "name": "notes"}, "to": {"upgradeRequest": name}, "data": "Restore"},
+        }));
+        api.create(&PostParams::default(), &old).await.unwrap();
+        let ended = Patch::Merge(json!({"status": {"outcome": "Succeeded", "message": "done"}}));
+        api.patch_status("old", &PatchParams::default(), &ended).await.unwrap();
+        conclude_upgrade(&client, &json!({"outcome": "RolledBack", "rollback": "new", "message": "unhealthy"})).await;
+    };
+    let (ended, ()) = tokio::join!(windlass(&client, "upgrade app notes --to 1.4.1"), play);
+    assert_eq!(ended.exit, 8, "{}", ended.err);
+    assert!(!ended.err.contains("Following"), "{}", ended.err);
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ pub(super) async fn until_the_end(
         return finished(session, format, &request, None, Exit::of_outcome(outcome));
     }
     say_how_it_ended(session, format, &request);
-    let Some(rollback) = rollback_of(cluster, &reference.name).await? else {
+    let Some(rollback) = rollback_of(cluster, &request).await? else {
         session.printer.note("The rollback that took over is not there any more: how it ended is not known.");
         return finished(session, format, &request, None, Exit::Unknown);
     };
@@ -86,7 +86,7 @@ fn finished(
         })?;
     }
     if exit != Exit::Done {
-        let next = next_command(&request, &session.program);
+        let next = next_command(&request, rollback.as_ref(), &session.program);
         if format == OutputFormat::Table && !next.is_empty() {
             session.printer.note(&format!("Next: {next}"));
         }
@@ -94,13 +94,20 @@ fn finished(
     Ok(exit)
 }
 
-/// What a person may do after a bad end.
-fn next_command(request: &RequestView, program: &str) -> String {
+/// What a person may do after a bad end. Only an upgrade that passed its point of no return can be rolled back; one that failed before
+/// it has left something, and its restore point is void.
+fn next_command(request: &RequestView, rollback: Option<&RequestView>, program: &str) -> String {
     let (app, namespace) = (&request.app, &request.namespace);
-    match (request.outcome, request.request.split_once('/')) {
-        (Some(Outcome::NeedsRollback | Outcome::Failed), Some(("upgrade", name))) => format!(
-            "choose: {program} rollback app {app} -n {namespace} --to-request {name} [--data keep], or leave it as it is"
-        ),
+    let last = rollback.unwrap_or(request);
+    let without_effect = matches!(last.outcome, Some(Outcome::Refused | Outcome::Cancelled | Outcome::Undone));
+    match (last.outcome, request.request.split_once('/')) {
+        (_, Some(("upgrade", name)))
+            if last.outcome == Some(Outcome::NeedsRollback) || (without_effect && rollback.is_some()) =>
+        {
+            format!(
+                "choose: {program} rollback app {app} -n {namespace} --to-request {name} [--data keep], or leave it as it is"
+            )
+        }
         (Some(Outcome::Failed), _) => format!("see what is left: {program} show app {app} -n {namespace}"),
         _ => String::new(),
     }

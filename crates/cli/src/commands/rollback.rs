@@ -120,7 +120,8 @@ fn obvious(newest_first: &[Request]) -> Result<&UpgradeRequest, String> {
     match last {
         None => Err("no upgrade of it has begun".into()),
         Some(Request::Upgrade(upgrade)) => match upgrade.status.as_ref().and_then(|status| status.outcome) {
-            Some(Outcome::RolledBack) => {
+            // Its rollback had no effect: what it was to put right is still there.
+            Some(Outcome::RolledBack) if upgrade.status.as_ref().is_some_and(|status| status.leftovers.is_empty()) => {
                 Err(format!("its last upgrade, {}, was rolled back already", upgrade.name_any()))
             }
             _ => Ok(upgrade),
@@ -199,6 +200,13 @@ mod tests {
             chosen(&[ended("upgrade", "a", "RolledBack")]),
             Err("its last upgrade, a, was rolled back already".into())
         );
+        let mut left = ended("upgrade", "a", "RolledBack");
+        if let Request::Upgrade(upgrade) = &mut left {
+            let leftover = json!({"what": "x", "object": "stop/x", "why": "x", "since": "2026-01-01T00:00:00Z"});
+            upgrade.status.as_mut().unwrap().leftovers = vec![samples::from(leftover)];
+        }
+        assert_eq!(chosen(&[ended("rollback", "r", "Undone"), left.clone()]), Ok("a".into()));
+        assert!(chosen(&[ended("rollback", "r", "Failed"), left]).is_err());
         assert_eq!(chosen(&[]), Err("no upgrade of it has begun".into()));
     }
 
