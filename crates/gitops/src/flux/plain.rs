@@ -65,7 +65,7 @@ mod tests {
         let cases: [(&str, bool, Change); 10] = [
             ("asked and applied", true, |_| {}),
             ("another attempt of the same asking", true, |k| {
-                k["status"]["lastHandledReconcileAt"] = json!("op/start/do/1/3")
+                k["status"]["lastHandledReconcileAt"] = json!("op/start/do/1/3");
             }),
             ("health checked after applying", true, |k| {
                 k["status"]["conditions"] = json!([ready("HealthCheckFailed", "timeout", "False")]);

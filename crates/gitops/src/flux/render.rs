@@ -70,7 +70,7 @@ impl FluxRenderer {
                 (tree, built)
             });
             let Ok((read, built)) = building.await else {
-                return Err(Failure::transient("render-interrupted", "putting the files together was interrupted"));
+                return Ok(Err("putting its files together was interrupted".into()));
             };
             tree = read;
             match built {

@@ -31,6 +31,7 @@ impl Ended {
             retry: false,
             intent: json!({}),
             evidence,
+            began_at: at(0),
             started_at: at(0),
             finished_at: None,
             look_again: None,

@@ -31,9 +31,11 @@ fn a_repository_above_the_app_that_is_not_written_is_nobodys_business() {
     }
 }
 
+type FactsChange = fn(&mut AppFacts);
+
 #[test]
 fn an_app_that_comes_from_a_repository_which_is_not_written_is_refused() {
-    let cases: [(&str, fn(&mut AppFacts)); 3] = [
+    let cases: [(&str, FactsChange); 3] = [
         ("source-not-a-branch", |_| {}),
         ("repository-not-the-source", |facts| facts.delivery.sources[1].branch = Some("main".into())),
         ("branch-not-the-source", |facts| {
@@ -93,7 +95,9 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
         ("live-differs-from-git", |_, facts| facts.live[0].shows = Some("0.9.0".into())),
         ("pin-not-live", |_, facts| facts.live[0].shows = None),
         ("pin-not-live", |_, facts| facts.live.clear()),
-        ("pin-without-container", |_, facts| facts.workloads[0].images[0].1 = "registry.test/nginx:1.0.0".into()),
+        ("pin-without-container", |_, facts| {
+            facts.workloads[0].images[0] = ("web".into(), "registry.test/nginx:1.0.0".into());
+        }),
         ("pin-without-container", |_, facts| facts.workloads.clear()),
         ("image-differs-from-pin", |_, facts| facts.workloads[0].images[0].1 = "registry.test/notes:v1.0.0".into()),
         ("suspended-by-others", |_, facts| facts.delivery.objects[0].suspend = Some(true)),
