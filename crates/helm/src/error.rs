@@ -1,6 +1,6 @@
-//! What can be wrong with a stored release.
+//! What can be wrong with a stored release, or with making one from a chart.
 
-/// Why a stored release or its manifest could not be read. Never shows values, which may be secret: only names and places.
+/// Why a stored release or its manifest could not be read, or a chart not be rendered. Never shows values, which may be secret: only names and places.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HelmError {
@@ -34,8 +34,8 @@ pub enum HelmError {
     /// The payload is damaged gzip.
     #[error("the stored release is damaged: it cannot be inflated")]
     NotGzip,
-    /// The payload inflates to more than the limit.
-    #[error("the stored release is larger than {limit} bytes when inflated")]
+    /// The payload inflates to more than the limit, or Helm prints more.
+    #[error("the release is larger than {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
@@ -74,6 +74,30 @@ pub enum HelmError {
         /// How often it was found.
         count: usize,
     },
+    /// There is no Helm that could be run.
+    #[error("helm cannot be run: {why}")]
+    NoHelm {
+        /// What is wrong.
+        why: String,
+    },
+    /// Helm was killed because it did not end.
+    #[error("helm had not rendered the chart after {seconds} s")]
+    TemplateTimeout {
+        /// How long it had.
+        seconds: u64,
+    },
+    /// Helm could not fetch or render the chart.
+    #[error("helm cannot render the chart: {why}")]
+    TemplateFailed {
+        /// What Helm says, as far as it can be shown.
+        why: String,
+    },
+    /// This is no chart that Helm may be asked for.
+    #[error("the chart is not rendered: {why}")]
+    TemplateRefused {
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl HelmError {
@@ -90,6 +114,10 @@ impl HelmError {
             Self::NotRelease { .. } => "helm-not-a-release",
             Self::UnreadableManifest { .. } => "helm-unreadable-manifest",
             Self::Ambiguous { .. } => "helm-ambiguous-object",
+            Self::NoHelm { .. } => "helm-missing",
+            Self::TemplateTimeout { .. } => "helm-timeout",
+            Self::TemplateFailed { .. } => "helm-template-failed",
+            Self::TemplateRefused { .. } => "helm-template-refused",
         }
     }
 
@@ -107,12 +135,17 @@ impl HelmError {
             Self::TooLarge { .. } => "no chart is that large: find out who wrote the Secret",
             Self::UnreadableManifest { .. } => "see `helm get manifest` and fix the template named here",
             Self::Ambiguous { .. } => "name the object's namespace, or remove one from the chart",
+            Self::NoHelm { .. } => "put the helm program into the operator's image, or name it with --helm",
+            Self::TemplateTimeout { .. } | Self::TemplateFailed { .. } => {
+                "run `helm template` with the chart, its version and the values of the HelmRelease"
+            }
+            Self::TemplateRefused { .. } => "look at the HelmRelease and its HelmRepository",
         }
     }
 
-    /// Always `false`: what is stored does not change by itself.
+    /// Whether it may go away by itself. What is stored does not change, and no more does a chart.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        false
+        matches!(self, Self::TemplateTimeout { .. })
     }
 }

@@ -1,4 +1,5 @@
-//! Reads Helm releases from their storage, without Helm and without a Kubernetes client.
+//! Reads Helm releases from their storage, without Helm and without a Kubernetes client; and renders charts that are not
+//! released yet, with the `helm` program ([`HelmCli`]).
 //!
 //! Helm keeps every revision of a release in a Secret of its own: [`SECRET_TYPE`], named `sh.helm.release.v1.<release>.v<revision>`,
 //! found by [`selector`]. Its key [`PAYLOAD_KEY`] holds base64 of gzip of JSON (on top of the base64 that the API adds to every
@@ -18,12 +19,14 @@
 mod error;
 mod manifest;
 mod release;
+mod template;
 #[cfg(test)]
 mod tests;
 
 pub use error::HelmError;
 pub use manifest::{Document, documents, find};
 pub use release::{Chart, DEFAULT_INFLATED_LIMIT, Hook, Release, Status, StoredSecret, decode, deployed, newest};
+pub use template::{ChartTemplates, HelmCli, TemplateRequest};
 
 /// The type of the Secrets that Helm keeps releases in.
 pub const SECRET_TYPE: &str = "helm.sh/release.v1";

@@ -33,6 +33,10 @@ pub struct Args {
     /// Allow `file://` repositories. Whoever may write a ManagedApp can then read and write those of this machine.
     #[arg(long)]
     pub allow_file_repositories: bool,
+    /// The helm program that renders the charts of targets, as a path or looked for in PATH. Without it, what they would
+    /// deliver is not known before they are released.
+    #[arg(long, value_name = "PATH", default_value = "helm")]
+    pub helm: PathBuf,
     /// How long the lease lasts without being renewed, in seconds.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
     pub lease_seconds: u16,

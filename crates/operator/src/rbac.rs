@@ -171,7 +171,7 @@ pub const RIGHTS: &[Right] = &[
         "helmrepositories",
         &["get", "patch"],
         Scope::Delivery,
-        "asking it to look for new charts now",
+        "where charts come from, and asking it to look for new ones now",
     ),
     right("source.toolkit.fluxcd.io", "helmcharts", &["get", "list"], Scope::Delivery, "which chart was fetched"),
     right("events.k8s.io", "events", &["create"], Scope::App, "one event for each step"),

@@ -19,6 +19,7 @@ use upgrade_core::ports::{Clock, GitManager};
 use windlass_api::{RollbackRequest, UpgradeRequest};
 use windlass_gitops::flux::{FluxDelivery, FluxOptions, FluxRenderer};
 use windlass_gitops::git::{KubeCredentials, Options, PlainGit};
+use windlass_helm::{ChartTemplates, HelmCli};
 use windlass_snapshot::{CsiSnapshots, RestorePointStore};
 use windlass_workloads::{KubeHealth, KubeWorkloads, http_client};
 
@@ -107,6 +108,8 @@ pub struct Embedding {
     pub instance: String,
     /// Applied once to the Git port; tests count and break pushes here.
     pub wrap_git: WrapGit,
+    /// Renders charts; `None` for the helm program of `--helm`.
+    pub charts: Option<Arc<dyn ChartTemplates>>,
 }
 
 impl Embedding {
@@ -117,6 +120,7 @@ impl Embedding {
             clock: Arc::new(SystemClock::new()),
             instance: std::process::id().to_string(),
             wrap_git: Box::new(|git| git),
+            charts: None,
         }
     }
 }
@@ -194,7 +198,8 @@ pub(crate) fn context(
     identity: &str,
     stop: &CancellationToken,
 ) -> anyhow::Result<Context> {
-    let Embedding { clock, wrap_git, .. } = embedding;
+    let Embedding { clock, wrap_git, charts, .. } = embedding;
+    let charts = charts.unwrap_or_else(|| Arc::new(HelmCli::new(&args.helm)));
     let apps = ManagedApps::new(client.clone(), clock.clone());
     let mut options = Options::new(clock.clone());
     options.allow_files = args.allow_file_repositories;
@@ -214,7 +219,7 @@ pub(crate) fn context(
     Ok(Context {
         runner: AppRunner::new(ports.clone()),
         rights: OwnRights::new(client.clone()),
-        renderer: FluxRenderer::new(client.clone(), Arc::clone(&ports.git)),
+        renderer: FluxRenderer::new(client.clone(), Arc::clone(&ports.git), charts),
         events: Events::new(client.clone(), identity, clock.clone()),
         leadership: elector.leadership(),
         metrics: Metrics::new(),

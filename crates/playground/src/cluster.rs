@@ -18,8 +18,10 @@ use kube_sim::controllers::{ChartRegistry, Clock, GitRemote, HelmSim, MemoryArti
 use kube_sim::{Config, Identity, SimServer};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use windlass_helm::ChartTemplates;
 
 use crate::app::NotesImages;
+use crate::charts::Charts;
 use crate::{IMAGE_REPOSITORY, apply};
 
 /// How often the Flux stand-ins look again at what is not ready.
@@ -229,6 +231,12 @@ impl Playground {
     #[must_use]
     pub fn charts(&self) -> PathBuf {
         self.folder.path().join("charts")
+    }
+
+    /// What renders the charts in those, for whoever wants to know what they would make.
+    #[must_use]
+    pub fn templates(&self) -> Arc<dyn ChartTemplates> {
+        Arc::new(Charts(ChartRegistry::new(self.charts())))
     }
 
     /// The folder that holds everything.

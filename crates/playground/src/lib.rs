@@ -3,6 +3,7 @@
 
 pub mod app;
 mod apply;
+mod charts;
 mod cluster;
 mod digest;
 pub mod manifests;

@@ -116,7 +116,7 @@ metadata:
   namespace: {name}
 spec:
   interval: 1m
-  url: https://charts.test/{name}
+  url: {charts}
 ---
 # The release. Chart and image move together.
 apiVersion: helm.toolkit.fluxcd.io/v2
@@ -138,6 +138,7 @@ spec:
       repository: registry.test/notes
       tag: "{version}"  # the image
 "#,
+            charts = self.estate.chart_url(name),
             version = shape.version,
             timeout = shape.helm_timeout,
             upgrade = shape.helm_upgrade,
@@ -195,18 +196,25 @@ spec:
         Ok(())
     }
 
-    /// The charts of the app. That of 1.2.0 takes its time until it is ready, longer than Helm may be told to wait.
+    /// The charts of the app. That of 1.2.0 takes its time until it is ready, longer than Helm may be told to wait; that of
+    /// 5.0.0 has one claim template more, and that of 6.0.0 another name for the StatefulSet.
     fn publish_charts(&self, name: &str, replicas: Option<usize>) -> anyhow::Result<()> {
         let replicas = replicas.map_or_else(String::new, |count| format!("  replicas: {count}\n"));
         let template = STATEFULSET.replace("  serviceName:", &format!("{replicas}  serviceName:"));
-        let folder = self.estate.charts().join("charts.test").join(name);
-        for version in ["1.0.0", "1.1.0", "1.2.0", "2.0.0", "3.0.0", "4.0.0"] {
+        let url = self.estate.chart_url(name);
+        let folder = self.estate.charts().join(url.split_once("://").map_or(&*url, |(_, folder)| folder));
+        for version in ["1.0.0", "1.1.0", "1.2.0", "2.0.0", "3.0.0", "4.0.0", "5.0.0", "6.0.0"] {
             let chart = folder.join(format!("notes-{version}"));
             std::fs::create_dir_all(chart.join("templates"))?;
             std::fs::write(chart.join("Chart.yaml"), format!("apiVersion: v2\nname: notes\nversion: {version}\n"))?;
             std::fs::write(chart.join("values.yaml"), "image: {repository: registry.test/notes, tag: 1.0.0}\n")?;
             let delay = if version == "1.2.0" { "8" } else { "0" };
             let template = template.replace("initialDelaySeconds: 0", &format!("initialDelaySeconds: {delay}"));
+            let template = match version {
+                "5.0.0" => format!("{template}{CACHE}"),
+                "6.0.0" => template.replacen("name: notes", "name: renamed", 1),
+                _ => template,
+            };
             std::fs::write(chart.join("templates/statefulset.yaml"), template)?;
         }
         Ok(())
@@ -274,6 +282,13 @@ spec:
         .await
     }
 }
+
+/// One claim template more.
+const CACHE: &str = "    - metadata: {name: cache}
+      spec:
+        accessModes: [ReadWriteOnce]
+        resources: {requests: {storage: 16Mi}}
+";
 
 const STATEFULSET: &str = r#"apiVersion: apps/v1
 kind: StatefulSet

@@ -12,6 +12,7 @@ pub mod testbed;
 
 mod audit;
 mod binaries;
+mod charts;
 mod cluster;
 mod flux;
 mod git_host;
@@ -25,6 +26,7 @@ mod storage;
 
 pub use audit::{AuditEvent, AuditObject, AuditStatus, AuditUser};
 pub use binaries::{Binaries, go_is_installed};
+pub use charts::ChartServer;
 pub use git_host::GitHost;
 pub use options::{Options, User};
 pub use ports::free_port;

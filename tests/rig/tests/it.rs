@@ -10,6 +10,7 @@
 )]
 
 mod admission;
+mod charts;
 mod git_ssh;
 mod pods;
 

@@ -6,6 +6,7 @@
 
 mod applied;
 mod chain;
+mod charts;
 mod error;
 #[cfg(test)]
 mod fixtures;

@@ -1,6 +1,5 @@
-//! [`Renderer`] for Flux: the files of a Kustomization, read from Git and put together without kustomize.
-//!
-//! A HelmRelease is not rendered: only Helm can do that, from a chart that nobody has fetched yet.
+//! [`Renderer`] for Flux: the files of a Kustomization, read from Git and put together without kustomize, and the chart of a
+//! HelmRelease, rendered by Helm (`charts`).
 
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use upgrade_core::Failure;
 use upgrade_core::app::facts::fetches;
 use upgrade_core::ports::{AppRef, GitManager, ObjectRef, Piece, PinValue, Rendered, Renderer, Rendering, Repository};
 use windlass_api::foreign::Kustomization;
+use windlass_helm::ChartTemplates;
 
 use super::kustomize::{Stop, Tree, build, is_harmless_patch, pieces, resolve};
 use super::live::{HELM, Live, Objects, SOURCE};
@@ -22,15 +22,16 @@ const MAX_FOLDERS: usize = 32;
 /// Renders what Flux would apply.
 #[derive(Clone)]
 pub struct FluxRenderer {
-    objects: Objects,
-    git: Arc<dyn GitManager>,
+    pub(super) objects: Objects,
+    pub(super) git: Arc<dyn GitManager>,
+    pub(super) charts: Arc<dyn ChartTemplates>,
 }
 
 impl FluxRenderer {
-    /// Reads Flux's objects through `client`, and files through `git`.
+    /// Reads Flux's objects through `client` and files through `git`, and renders charts by `charts`.
     #[must_use]
-    pub fn new(client: Client, git: Arc<dyn GitManager>) -> Self {
-        Self { objects: Objects { client }, git }
+    pub fn new(client: Client, git: Arc<dyn GitManager>, charts: Arc<dyn ChartTemplates>) -> Self {
+        Self { objects: Objects { client }, git, charts }
     }
 
     async fn pieces(
@@ -117,19 +118,15 @@ impl Renderer for FluxRenderer {
         at: &[(Repository, String)],
         changes: &[PinValue],
     ) -> Result<Rendering, Failure> {
-        let unknown = |why: &str| Rendering {
-            of: object.clone(),
-            delivered: Vec::new(),
-            rendered: Rendered::Unknown(why.to_owned()),
-        };
         if object.group == HELM {
-            return Ok(unknown("its chart is not rendered before the release"));
+            return self.release(app, object, at, changes).await;
         }
         let live = self.objects.get(object).await?;
         let kustomization: Kustomization = live.typed()?;
         let inventory = kustomization.status.as_ref().and_then(|status| status.inventory.as_ref());
         if inventory.is_none() {
-            return Ok(unknown("it does not say yet what it has applied"));
+            let rendered = Rendered::Unknown("it does not say yet what it has applied".to_owned());
+            return Ok(Rendering { of: object.clone(), delivered: Vec::new(), rendered });
         }
         let delivered = pins::entries(inventory).into_iter().map(|(object, _)| object).collect();
         let rendered = match self.pieces(app, &live, &kustomization, at, changes).await? {

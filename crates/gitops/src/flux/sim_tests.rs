@@ -26,6 +26,8 @@ use super::fixtures::{
 use super::live::{Live, Objects, REQUESTED_AT, known};
 use super::{FluxDelivery, FluxOptions, FluxRenderer};
 
+#[path = "charts_tests.rs"]
+mod charts;
 mod plain;
 
 /// How long each request takes.
@@ -420,10 +422,21 @@ impl GitManager for Files {
         _: &Repository,
         _: &str,
         folder: &str,
-        _: &[PinValue],
+        changes: &[PinValue],
     ) -> Result<BTreeMap<String, String>, Failure> {
         let below = |path: &String| path.starts_with(&format!("{folder}/"));
-        Ok(self.0.iter().filter(|(path, _)| below(path)).map(|(path, text)| (path.clone(), text.clone())).collect())
+        // A comment names the pin of a line.
+        let pinned = |line: &str| {
+            changes.iter().find_map(|PinValue { pin, value }| {
+                let comment = format!(" # {}", pin.component);
+                let (key, _) = line.strip_suffix(&comment)?.rsplit_once(": ")?;
+                Some(format!("{key}: '{value}'{comment}\n"))
+            })
+        };
+        let edited = |text: &String| {
+            text.lines().map(|line| pinned(line).unwrap_or_else(|| format!("{line}\n"))).collect::<String>()
+        };
+        Ok(self.0.iter().filter(|(path, _)| below(path)).map(|(path, text)| (path.clone(), edited(text))).collect())
     }
 
     async fn head(&self, _: &AppRef, _: &Repository) -> Result<String, Failure> {
@@ -458,6 +471,19 @@ impl GitManager for Files {
     }
 }
 
+fn repository(url: &str) -> Repository {
+    Repository {
+        name: "apps".into(),
+        url: url.into(),
+        branch: "main".into(),
+        paths: Vec::new(),
+        secret: None,
+        author_name: String::new(),
+        author_email: String::new(),
+        message_template: None,
+    }
+}
+
 fn not_asked() -> Failure {
     Failure::permanent("not-asked", "rendering does not ask this")
 }
@@ -471,17 +497,8 @@ async fn a_kustomization_is_rendered_from_the_repository_that_its_source_reads()
         ("apps/kustomization.yaml".to_owned(), "resources: [../base/claim.yaml]".to_owned()),
         ("base/claim.yaml".to_owned(), claim.to_owned()),
     ]);
-    let renderer = FluxRenderer::new(world.server.client(), Arc::new(Files(files)));
-    let repository = |url: &str| Repository {
-        name: "apps".into(),
-        url: url.into(),
-        branch: "main".into(),
-        paths: Vec::new(),
-        secret: None,
-        author_name: String::new(),
-        author_email: String::new(),
-        message_template: None,
-    };
+    let helm = Arc::new(windlass_helm::HelmCli::new("/nowhere/helm".as_ref()));
+    let renderer = FluxRenderer::new(world.server.client(), Arc::new(Files(files)), helm);
     let render = async |object: ObjectRef, url: &str| {
         renderer.render(&app(), &object, &[(repository(url), OURS.to_owned())], &[]).await.unwrap()
     };
@@ -496,7 +513,6 @@ async fn a_kustomization_is_rendered_from_the_repository_that_its_source_reads()
 
     let elsewhere = render(apps_object(), "https://git.example.com/other.git").await;
     assert!(unknown(elsewhere.rendered).contains("no repository of the app"));
-    assert!(unknown(render(release_object(), "x").await.rendered).contains("chart"));
     for (spec, why) in [
         (json!({ "components": ["../x"] }), "spec.components"),
         (json!({ "components": null, "namePrefix": "x-" }), "spec.namePrefix"),

@@ -58,6 +58,22 @@ impl ChartRegistry {
         Ok((metadata, packed))
     }
 
+    /// The index of the repository at `url`, as a chart repository serves it: each chart is next to it, as
+    /// `<name>-<version>.tgz`.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the URL is not mapped or a chart cannot be read.
+    pub fn index(&self, url: &str) -> Result<String, Error> {
+        let mut entries: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+        for (ChartMetadata { name, version, .. }, _) in charts_in(&self.folder(url)?)? {
+            let urls = [format!("{name}-{version}.tgz")];
+            let entry = serde_json::json!({ "apiVersion": "v2", "name": &name, "version": version, "urls": urls });
+            entries.entry(name).or_default().push(entry);
+        }
+        // JSON is YAML.
+        Ok(serde_json::json!({ "apiVersion": "v1", "entries": entries }).to_string())
+    }
+
     /// The folder of the repository at `url`.
     ///
     /// # Errors

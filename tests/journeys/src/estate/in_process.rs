@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use upgrade_core::ports::{Clock, GitManager};
 use windlass_gitops::git::{KubeCredentials, Options, PlainGit};
+use windlass_helm::ChartTemplates;
 use windlass_operator::{Args, Embedding};
+use windlass_playground::Playground;
 
 use super::{OPERATOR_USER, Operator, SYSTEM};
 use crate::crash::Pushes;
@@ -44,6 +46,7 @@ pub(crate) struct InProcess {
     server: SimServer,
     faults: Faults,
     pushes: Pushes,
+    charts: Arc<dyn ChartTemplates>,
     cache: PathBuf,
     /// How long the lease lasts, in seconds.
     lease: u16,
@@ -58,8 +61,11 @@ struct Running {
 }
 
 impl InProcess {
-    pub(crate) fn new(server: SimServer, faults: Faults, pushes: Pushes, cache: PathBuf, lease: u16) -> Self {
-        Self { server, faults, pushes, cache, lease, running: Rc::default() }
+    /// `lease` is how long it lasts, in seconds.
+    pub(crate) fn new(playground: &Playground, faults: Faults, pushes: Pushes, lease: u16) -> Self {
+        let (server, charts) = (playground.server().clone(), playground.templates());
+        let cache = playground.folder().join("windlass-git");
+        Self { server, faults, pushes, charts, cache, lease, running: Rc::default() }
     }
 }
 
@@ -86,6 +92,7 @@ impl Operator for InProcess {
             clock: Arc::new(SimClock(self.server.clone())),
             instance: running.count.to_string(),
             wrap_git: Box::new(move |git| pushes.watch(git, raced)),
+            charts: Some(Arc::clone(&self.charts)),
         };
         let stop = CancellationToken::new();
         // The group tells instances apart in what the server sees; it has no rights of its own.

@@ -88,6 +88,10 @@ pub(crate) trait Estate {
     fn login(&self) -> Option<Login>;
     /// The folder with the chart repositories, `<host>/<path>` each.
     fn charts(&self) -> PathBuf;
+    /// The address of a chart repository.
+    fn chart_url(&self, name: &str) -> String {
+        format!("https://charts.test/{name}")
+    }
     async fn app(&self, namespace: &str, pod: &str) -> anyhow::Result<Arc<dyn AppClient>>;
     /// What the kubelet did.
     fn runs(&self) -> anyhow::Result<Vec<Entry>>;

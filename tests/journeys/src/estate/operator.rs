@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use windlass_rig::{Rig, free_port};
+use windlass_rig::{Binaries, Rig, free_port};
 
 use super::{OPERATOR_USER, Operator, SYSTEM};
 
@@ -19,6 +19,7 @@ pub(crate) struct ChildProcess {
     kubeconfig: PathBuf,
     log: PathBuf,
     cache: PathBuf,
+    helm: PathBuf,
     port: u16,
     child: Mutex<Option<Child>>,
 }
@@ -33,6 +34,7 @@ impl ChildProcess {
             kubeconfig: rig.kubeconfig_for(OPERATOR_USER)?,
             log: rig.dir().join("logs/windlass-operator.log"),
             cache: rig.dir().join("windlass-git"),
+            helm: Binaries::locate()?.helm(),
             port: free_port()?,
             child: Mutex::new(None),
         })
@@ -50,6 +52,7 @@ impl Operator for ChildProcess {
             .args(["--namespace", SYSTEM, "--lease-seconds", "3", "--log", "info,windlass_operator=debug"])
             .arg(format!("--listen=127.0.0.1:{}", self.port))
             .arg(format!("--git-cache={}", self.cache.display()))
+            .arg(format!("--helm={}", self.helm.display()))
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -13,15 +13,19 @@ use upgrade_core::ports::Clock;
 use windlass_cli::SystemClock;
 use windlass_rig::csi::{CallRecord, Control};
 use windlass_rig::kubelet::Entry;
-use windlass_rig::{Options, Rig, User};
+use windlass_rig::{ChartServer, Options, Rig, User};
 
 use super::operator::ChildProcess;
 use super::{AppClient, Estate, Login, OPERATOR_USER, Operator, Remote, Request, Rival};
+
+/// Where the stand-in of source-controller looks for charts.
+const CHARTS: &str = "source-controller/charts";
 
 /// A rig and the operator's process.
 pub(crate) struct RealEstate {
     // Dropped first: it talks to the rig.
     operator: ChildProcess,
+    charts: ChartServer,
     rig: Rig,
 }
 
@@ -31,7 +35,8 @@ impl RealEstate {
         let options = Options { users: vec![User::new(OPERATOR_USER, &[])], ..Options::default() };
         let rig = Rig::start(options).await?;
         println!("rig up in {:.1} s", rig.started_in().as_secs_f64());
-        Ok(Self { operator: ChildProcess::new(&rig)?, rig })
+        let charts = ChartServer::start(&rig.dir().join(CHARTS)).await?;
+        Ok(Self { operator: ChildProcess::new(&rig)?, charts, rig })
     }
 }
 
@@ -68,7 +73,12 @@ impl Estate for RealEstate {
     }
 
     fn charts(&self) -> PathBuf {
-        self.rig.dir().join("source-controller/charts")
+        self.rig.dir().join(CHARTS)
+    }
+
+    fn chart_url(&self, name: &str) -> String {
+        // Helm itself takes charts from there, too.
+        self.charts.url(name)
     }
 
     async fn app(&self, namespace: &str, pod: &str) -> anyhow::Result<Arc<dyn AppClient>> {

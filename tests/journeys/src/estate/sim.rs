@@ -48,8 +48,7 @@ impl SimEstate {
         };
         let playground = Playground::start(options).await?;
         let (faults, pushes) = (Faults::new(seed), Pushes::default());
-        let cache = playground.folder().join("windlass-git");
-        let operator = InProcess::new(playground.server().clone(), faults.clone(), pushes.clone(), cache, lease);
+        let operator = InProcess::new(&playground, faults.clone(), pushes.clone(), lease);
         Ok(Self { operator, faults, pushes, playground })
     }
 

@@ -7,6 +7,7 @@
 mod chart;
 mod template;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -52,6 +53,26 @@ impl HelmSim {
     #[must_use]
     pub fn new(client: Client, clock: Clock) -> Self {
         Self { cluster: Cluster::new(client), clock }
+    }
+
+    /// The objects that a packed chart makes of values, without hooks: what an upgrade would put into the release's manifest.
+    ///
+    /// # Errors
+    /// A sentence: what is wrong with the chart, or what of it is not known.
+    pub fn template(name: &str, namespace: &str, chart: Vec<u8>, values: &Value) -> Result<String, String> {
+        let request = ReleaseRequest {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            chart: chart.into(),
+            values: values.clone(),
+            timeout: Duration::ZERO,
+            wait: false,
+            hooks: false,
+            create_namespace: false,
+            max_history: 0,
+            labels: BTreeMap::new(),
+        };
+        Ok(chart::render(&request)?.manifest)
     }
 
     fn client(&self) -> &Client {
