@@ -43,6 +43,9 @@ pub(super) fn release() -> Vec<Row> {
     use On::{HelmRelease, Kustomization, StatefulSet};
     let release = |patch: Value| vec![at_work(), spec(HelmRelease, patch)];
     vec![
+        // One claim template more, and another name for the workload.
+        target("claims-would-change", "chart", "5.0.0"),
+        target("workloads-would-change", "chart", "6.0.0"),
         row("suspended-by-others", vec![at_work()]),
         row("chart-ref", release(json!({"chart": null, "chartRef": {"kind": "OCIRepository", "name": "notes"}}))),
         row(
