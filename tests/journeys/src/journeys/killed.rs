@@ -99,10 +99,7 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
 /// Kills the operator as soon as the journal says that a step was begun, once in each, until upgrade and rollback have ended.
 async fn kill_in_every_step(world: &World, app: &App, seed: u64, killed_in: &mut Vec<String>) -> anyhow::Result<()> {
     let (said, mut begun) = mpsc::unbounded_channel();
-    let _watches = [
-        begins("up", world.upgrades(&app.name), &said),
-        begins("back", world.rollbacks(&app.name), &said),
-    ];
+    let _watches = [begins("up", world.upgrades(&app.name), &said), begins("back", world.rollbacks(&app.name), &said)];
     let mut random = Random(seed);
     let began = Instant::now();
     loop {
