@@ -119,13 +119,24 @@ fn obvious(newest_first: &[Request]) -> Result<&UpgradeRequest, String> {
     let last = newest_first.iter().find(began);
     match last {
         None => Err("no upgrade of it has begun".into()),
-        Some(Request::Upgrade(upgrade)) => match upgrade.status.as_ref().and_then(|status| status.outcome) {
-            // Its rollback had no effect: what it was to put right is still there.
-            Some(Outcome::RolledBack) if upgrade.status.as_ref().is_some_and(|status| status.leftovers.is_empty()) => {
-                Err(format!("its last upgrade, {}, was rolled back already", upgrade.name_any()))
+        Some(Request::Upgrade(upgrade)) => {
+            let status = upgrade.status.as_ref();
+            let by = status.and_then(|status| status.rollback.as_deref());
+            // A rollback that had no effect has put nothing right, also where nothing is listed as left.
+            let is_undone = |request: &Request| {
+                matches!(request, Request::Rollback(rollback) if Some(&*rollback.name_any()) == by)
+                    && request.status().and_then(|status| status.outcome) != Some(Outcome::Succeeded)
+            };
+            match status.and_then(|status| status.outcome) {
+                Some(Outcome::RolledBack)
+                    if status.is_some_and(|status| status.leftovers.is_empty())
+                        && !newest_first.iter().any(is_undone) =>
+                {
+                    Err(format!("its last upgrade, {}, was rolled back already", upgrade.name_any()))
+                }
+                _ => Ok(upgrade),
             }
-            _ => Ok(upgrade),
-        },
+        }
         Some(rollback) => Err(format!("the last operation was a rollback, {}", rollback.reference())),
     }
 }
@@ -207,6 +218,11 @@ mod tests {
         }
         assert_eq!(chosen(&[ended("rollback", "r", "Undone"), left.clone()]), Ok("a".into()));
         assert!(chosen(&[ended("rollback", "r", "Failed"), left]).is_err());
+        let mut nothing_left = ended("upgrade", "a", "RolledBack");
+        if let Request::Upgrade(upgrade) = &mut nothing_left {
+            upgrade.status.as_mut().unwrap().rollback = Some("r".into());
+        }
+        assert_eq!(chosen(&[ended("rollback", "r", "Undone"), nothing_left]), Ok("a".into()));
         assert_eq!(chosen(&[]), Err("no upgrade of it has begun".into()));
     }
 

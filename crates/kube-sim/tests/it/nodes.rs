@@ -4,6 +4,7 @@ use super::cluster::{Cluster, condition, template};
 use async_trait::async_trait;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
+use kube_sim::controllers::pods::node::NODE_STATUS_LAG;
 use kube_sim::controllers::pods::{Behaviour, Container, Event, Program, Scripted};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -165,6 +166,9 @@ async fn a_pod_without_its_claim_is_unschedulable() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!(cluster.volumes_in_use().await, ["kubernetes.io/csi/csi.test^h-data"], "its program has not ended");
     cluster.no_pods().await;
+    assert!(!cluster.volumes_in_use().await.is_empty(), "the node has not said so yet");
+    sleep(NODE_STATUS_LAG).await;
+    sleep(Duration::from_millis(100)).await;
     assert!(cluster.volumes_in_use().await.is_empty());
     let order: Vec<Event> = cluster.history().entries.iter().skip(4).map(|entry| entry.event).collect();
     assert_eq!(order, [Event::Stopped, Event::VolumeReleased, Event::Removed]);

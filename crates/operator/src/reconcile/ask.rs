@@ -192,6 +192,7 @@ impl<K: Request> Turn<'_, K> {
                     other.leaves() || superseded.as_ref() == Some(&other.uid) || Some(other.name.as_str()) == from
                 };
                 let inherited = others.iter().filter(ours).filter(inherits);
+                let taken_for = others.iter().find(|other| other.same_app && other.uid == point.operation);
                 Ok(Ask::Rollback(Box::new(RollbackAsk {
                     operation: self.uid.clone(),
                     name: request.name_any(),
@@ -202,6 +203,7 @@ impl<K: Request> Turn<'_, K> {
                     reason: request.spec.reason.clone().unwrap_or_default(),
                     only_from: only_from.map(|inputs| inputs.to.clone()).unwrap_or_default(),
                     inherited: inherited.filter_map(|other| Some(other.operation()?.as_left())).collect(),
+                    before: taken_for.and_then(|other| other.inputs.clone()),
                     take_over,
                     restore_point: point,
                     app: spec,

@@ -143,4 +143,6 @@ pub struct RollbackAsk {
     pub take_over: Vec<String>,
     /// Their inputs, oldest first: what they found is what has to be put back.
     pub inherited: Vec<AppInputs>,
+    /// The inputs of the upgrade whose effect is taken back, if they are known: what they do not have came with its version.
+    pub before: Option<AppInputs>,
 }

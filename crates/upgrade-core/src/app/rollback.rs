@@ -9,11 +9,12 @@ use super::build::{
     AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, heads,
     planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
 };
+use super::changes::{drop_claim, remove_workload};
 use super::facts::AppFacts;
 use super::upgrade::{protect, unprotect};
 use super::{AppStep, RollbackAsk, readers};
 use crate::engine::{Plan, PlanError, Step};
-use crate::ports::{PinValue, RestorePointRecord};
+use crate::ports::{ObjectRef, PinValue, RestorePointRecord};
 
 /// Name of the workflow in plans.
 pub const WORKFLOW: &str = "app-rollback";
@@ -47,6 +48,13 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
     let mut claims: Vec<String> = facts.claims.iter().map(|claim| claim.name.clone()).collect();
     claims.extend(ask.restore_point.volumes.iter().map(|volume| volume.claim.clone()));
     let point = &ask.restore_point;
+    let accepted = left_behind(ask, facts);
+    let is_removed = |object: &ObjectRef| accepted.contains(&remove_workload(object));
+    let mut workloads = planned_workloads(facts, &claims, &ask.inherited);
+    for workload in &mut workloads {
+        workload.removed = is_removed(&workload.object);
+    }
+    let watched = facts.workloads.iter().filter(|found| found.delivered && !is_removed(&found.object));
     AppInputs {
         app: ask.app.app.clone(),
         request: ask.name.clone(),
@@ -60,8 +68,8 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         message: message(ask, &from, &to),
         from,
         to,
-        workloads: planned_workloads(facts, &claims, &ask.inherited),
-        watched: facts.workloads.iter().filter(|found| found.delivered).map(|found| found.object.clone()).collect(),
+        workloads,
+        watched: watched.map(|found| found.object.clone()).collect(),
         claims: claims_as_found(facts, &ask.inherited),
         stopped: true,
         heads: heads(facts),
@@ -71,8 +79,25 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         auto_rollback: ask.app.auto_rollback,
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
-        accepted: Vec::new(),
+        accepted,
     }
+}
+
+/// What came with the version that is left, by the names under which a person would accept that it goes: such a workload must not
+/// start on the restored data, and neither it nor such a claim is there for long.
+fn left_behind(ask: &RollbackAsk, facts: &AppFacts) -> Vec<String> {
+    let Some(before) = &ask.before else { return Vec::new() };
+    let was_there = |object: &ObjectRef| {
+        before.watched.contains(object)
+            || before.workload(object).is_some()
+            || before.accepted.contains(&remove_workload(object))
+    };
+    let workloads = facts.workloads.iter().filter(|found| found.delivered && !was_there(&found.object));
+    let had = |claim: &str| {
+        before.claim(claim).is_some() || ask.restore_point.volumes.iter().any(|volume| volume.claim == claim)
+    };
+    let claims = facts.claims.iter().filter(|found| !had(&found.name));
+    workloads.map(|found| remove_workload(&found.object)).chain(claims.map(|found| drop_claim(&found.name))).collect()
 }
 
 /// Every pin of the restore point with what it carries now, and with what it carried then.

@@ -138,8 +138,9 @@ struct Soaked {
 }
 
 async fn soaked(world: &World, name: &str, policy: Option<AutoRollback>) -> anyhow::Result<Soaked> {
-    // It serves until kustomize-controller, which looks every 5 s, has seen it healthy, and no longer than it is watched.
-    let shape = Shape { serves: Some("15"), timeout: "14s", soak: "15s", ..Shape::default() };
+    // It serves until kustomize-controller, which looks every 5 s, has seen it healthy. Then three probes fail before it shows, and all
+    // that must be over while it is watched.
+    let shape = Shape { serves: Some("15"), timeout: "14s", soak: "25s", ..Shape::default() };
     let app = world.manifests_app(name, shape).await?;
     world.write(&app, 20).await?;
     let (before, volumes) = (world.records(&app).await?, world.volumes(&app).await?);

@@ -7,7 +7,7 @@ use super::Work;
 use crate::Failure;
 use crate::app::build::id;
 use crate::engine::StepState;
-use crate::ports::ObjectRef;
+use crate::ports::{ObjectRef, WorkloadKind};
 
 impl Work<'_> {
     /// Refuses when a suspension is not ours any more, a claim is not the planned one, or something has started on the data.
@@ -97,10 +97,13 @@ impl Work<'_> {
                 return Err(started(&format!("{} was scaled up by somebody else", workload.object)));
             }
             // Up and down again leaves no pod behind, but is two changes. One alone cannot have started it: its replicas are 0 before
-            // and after. That one may be our own, since the mark that freezes a Deployment counts as a change of it.
+            // and after. The mark that freezes a Deployment counts as a change of it, too, and is ours.
             let stopped = self.cx.journal.evidence(&id("stop", &workload.object));
-            let stopped_at = stopped.get("generation").and_then(Value::as_i64);
-            if or_been_changed && stopped_at.is_some_and(|generation| state.generation > generation.saturating_add(1)) {
+            let is_frozen =
+                workload.kind == WorkloadKind::Deployment && self.begun(&id("release/freeze", &workload.object));
+            let allowed = 1 + i64::from(is_frozen);
+            let most = stopped.get("generation").and_then(Value::as_i64).map(|at| at.saturating_add(allowed));
+            if or_been_changed && most.is_some_and(|most| state.generation > most) {
                 return Err(started(&format!(
                     "{} was changed more than once by somebody else, and may have run",
                     workload.object

@@ -44,7 +44,7 @@ impl Work<'_> {
     pub(super) async fn prepare_commit(&self, repository: &str) -> Result<Value, Failure> {
         self.gate().await?;
         let head = self.ports.git.head(&self.inputs.app, self.repository(repository)?).await?;
-        Ok(json!({"head": head}))
+        Ok(json!({"head": head, "at": self.cx.now.to_string()}))
     }
 
     pub(super) async fn commit(&self, repository: &str, direction: Direction) -> Result<(), Failure> {
@@ -73,7 +73,8 @@ impl Work<'_> {
     pub(super) async fn is_committed(&self, repository: &str) -> Result<Observation, Failure> {
         // The attempt before this one was never answered, or its process died: nothing else would tell that later.
         let noted = self.cx.journal.evidence(&self.cx.step.id).get(UNANSWERED).is_some();
-        if !noted && self.cx.now > self.cx.started_at() {
+        let intended_at = self.intended("at").and_then(|at| at.parse().ok()).unwrap_or(self.cx.started_at());
+        if !noted && self.cx.now > intended_at {
             return Ok(Observation::Pending {
                 waiting_for: format!("an answer of {repository} about the commit"),
                 look_again_in: SignedDuration::ZERO,

@@ -274,6 +274,7 @@ pub(super) fn rollback() -> (RollbackAsk, AppFacts) {
         only_from: Vec::new(),
         take_over: Vec::new(),
         inherited: Vec::new(),
+        before: None,
     };
     (ask, facts)
 }

@@ -133,6 +133,15 @@ fn nothing_is_committed_once_something_ran_and_stopped_again_since_the_cut() {
 }
 
 #[test]
+fn one_change_of_a_stopped_workload_by_somebody_else_beside_our_own_mark_is_no_start() {
+    let annotates: Meddle = |state| state.deployment.revision += 1;
+    for setup in [PLAIN, RELEASE] {
+        assert_eq!(upgrade(setup, "snapshot/record", annotates).outcome(), &Outcome::Succeeded);
+        assert_eq!(rollback(setup, "swap/delete/data", annotates).outcome(), &Outcome::Succeeded);
+    }
+}
+
+#[test]
 fn a_pod_of_anybody_on_the_claim_stops_the_commit() {
     let journey = upgrade(PLAIN, "snapshot/record", |state| {
         state.unmounts_at = Some(state.now + SignedDuration::from_secs(60));

@@ -1,12 +1,13 @@
 //! The order in which things are done, and what each plan promises to put back.
 
 use super::builders::{
-    bootstrapped, claim, facts, git_repository, kustomization, release, release_facts, rollback, upgrade_to,
+    bootstrapped, claim, deployment, facts, git_repository, kustomization, release, release_facts, rollback,
+    upgrade_to, workload,
 };
 use crate::app::facts::AppFacts;
 use crate::app::{self, AppInputs, Consistency, collide, roots, upgrade};
 use crate::engine::{Plan, PlanError};
-use crate::ports::{ReclaimPolicy, Repository};
+use crate::ports::{ObjectRef, ReclaimPolicy, Repository, WorkloadFacts};
 
 fn ids(plan: &Plan) -> Vec<&str> {
     plan.steps.iter().map(|step| step.id.as_str()).collect()
@@ -132,6 +133,23 @@ fn a_rollback_deletes_a_claim_only_when_its_copy_is_kept_freed_and_reserved_and_
     for pair in order.windows(2) {
         assert!(position(pair[0]) < position(pair[1]), "{} after {}", pair[0], pair[1]);
     }
+}
+
+#[test]
+fn what_came_with_the_version_that_is_left_is_stopped_and_not_started_on_the_restored_data() {
+    let (mut ask, mut facts) = rollback();
+    ask.before = Some(inputs(&upgrade_plan(&self::facts())));
+    let worker = ObjectRef { name: "worker".into(), ..deployment() };
+    facts.workloads.push(WorkloadFacts { object: worker.clone(), uid: "w".into(), ..workload() });
+    facts.claims.push(claim("cache"));
+    let plan = app::rollback::plan(&ask, &facts).unwrap();
+    let steps = ids(&plan);
+    assert!(steps.contains(&"stop/deployment/notes/worker"), "{steps:?}");
+    assert!(steps.contains(&"release/start/deployment/notes/notes"), "{steps:?}");
+    assert!(!steps.contains(&"release/start/deployment/notes/worker"), "{steps:?}");
+    let inputs = inputs(&plan);
+    assert!(!inputs.watched.contains(&worker), "it is waited for");
+    assert_eq!(inputs.accepted, ["remove-workload/Deployment/worker", "drop-claim/cache"]);
 }
 
 #[test]

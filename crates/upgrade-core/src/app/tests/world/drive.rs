@@ -241,6 +241,7 @@ impl Journey {
             reason: String::new(),
             only_from: inputs.to.clone(),
             take_over: vec![self.plan.operation.clone()],
+            before: Some(inputs.clone()),
             inherited: vec![inputs],
         };
         let facts = world.facts(&ask.app, Some(&point), None);
