@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     cargo::run(command.args(&args.names))
 }
 
-/// A crash table, being made while something else is done that mostly waits. Dropping it ends it.
+/// The whole crash table, being made while something else is done that mostly waits. Dropping it ends it.
 pub(crate) struct Crashes {
     process: Child,
     output: Option<JoinHandle<std::io::Result<String>>>,
@@ -65,12 +65,9 @@ impl Crashes {
     ///
     /// # Errors
     /// When it cannot be compiled or started.
-    pub(crate) fn begin(scenario: &str) -> anyhow::Result<Self> {
+    pub(crate) fn begin() -> anyhow::Result<Self> {
         let mut command = Command::new("nice");
-        command
-            .args(["-n", "19"])
-            .arg(cargo::program("windlass-journeys")?)
-            .args(["--rig", "sim", "--crash", scenario]);
+        command.args(["-n", "19"]).arg(cargo::program("windlass-journeys")?).args(["--rig", "sim", "--crash"]);
         let mut process = command.stdout(Stdio::piped()).spawn().context("starting `nice`")?;
         let stdout = process.stdout.take();
         let output = std::thread::spawn(move || stdout.map_or_else(|| Ok(String::new()), std::io::read_to_string));
