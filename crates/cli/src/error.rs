@@ -102,7 +102,10 @@ pub(crate) enum CliError {
     },
     /// The question cannot be asked.
     #[error("this needs a confirmation, and there is no terminal to ask on. Nothing was changed")]
-    NotConfirmed,
+    NotConfirmed {
+        /// The flags that answer it.
+        flags: String,
+    },
     /// The answer was no.
     #[error("not confirmed. Nothing was changed")]
     Declined,
@@ -140,7 +143,7 @@ impl CliError {
             Self::AppNotNamed => "app-not-named",
             Self::ComponentTwice { .. } => "component-twice",
             Self::NoObviousRollback { .. } => "rollback-target-not-named",
-            Self::NotConfirmed => "not-confirmed",
+            Self::NotConfirmed { .. } => "not-confirmed",
             Self::Declined => "declined",
             Self::UnknownCode(_) => "unknown-code",
             Self::PlanUnreadable { .. } => "plan-unreadable",
@@ -175,7 +178,7 @@ impl CliError {
                 "name an upgrade to take back (--to-request, see history) or a restore point (--to, see snapshots)"
                     .into()
             }
-            Self::NotConfirmed => "read what is said above, and repeat the command with --yes".into(),
+            Self::NotConfirmed { flags } => format!("read what is said above, and repeat the command with {flags}"),
             Self::UnknownCode(_) => format!("list them all: {program} explain"),
             Self::Demo(_) => {
                 "please report it with what was printed above; --keep leaves the cluster for a look".into()
@@ -193,7 +196,7 @@ impl CliError {
             | Self::AppNotNamed
             | Self::ComponentTwice { .. }
             | Self::NoObviousRollback { .. }
-            | Self::NotConfirmed
+            | Self::NotConfirmed { .. }
             | Self::UnknownCode(_) => Exit::Usage,
             Self::Busy { .. } => Exit::Busy,
             Self::Gone { .. } => Exit::Unknown,

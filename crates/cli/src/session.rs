@@ -60,9 +60,9 @@ impl Session {
         }
     }
 
-    /// Asks a question that only `yes` or `y` answers with yes.
-    pub(crate) fn confirm(&mut self, question: &str) -> Result<(), CliError> {
-        let Some(answers) = &mut self.answers else { return Err(CliError::NotConfirmed) };
+    /// Asks a question that only `yes` or `y` answers with yes. Where nobody can be asked, `flags` say what answers it.
+    pub(crate) fn confirm(&mut self, question: &str, flags: &str) -> Result<(), CliError> {
+        let Some(answers) = &mut self.answers else { return Err(CliError::NotConfirmed { flags: flags.into() }) };
         self.printer.ask(&format!("{question} [y/N]"));
         let mut line = String::new();
         answers.read_line(&mut line)?;

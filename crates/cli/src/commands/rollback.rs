@@ -41,8 +41,10 @@ pub(super) async fn run(
     operator::require(session, cluster, &common.operator_namespace).await?;
     may_begin(&chosen.app, &args.following)?;
     if !args.following.yes {
-        session.confirm("Go on?")?;
-        // The loss was stated with its time, and a person has taken it. --yes alone has read nothing.
+        // --yes alone has read nothing, and is refused where something is lost.
+        let flags = chosen.since.map_or("--yes".into(), |since| format!("--yes --acknowledge-loss-since {since}"));
+        session.confirm("Go on?", &flags)?;
+        // The loss was stated with its time, and a person has taken it.
         spec.acknowledge_loss_since = spec.acknowledge_loss_since.or(chosen.since);
     }
     make_and_follow(session, cluster, common, &Draft::Rollback(spec), &args.following).await

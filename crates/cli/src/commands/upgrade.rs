@@ -34,7 +34,7 @@ pub(super) async fn run(
             spec.target.components.iter().map(|(name, version)| format!("{name}={version}")).collect();
         let plan = format!("{} plan app {} -n {} --to {}", session.program, args.name, cluster.namespace, to.join(","));
         session.printer.note(&format!("What that means, step by step: {plan}"));
-        session.confirm("Go on?")?;
+        session.confirm("Go on?", "--yes")?;
     }
     make_and_follow(session, cluster, common, &Draft::Upgrade(spec), &args.following).await
 }
