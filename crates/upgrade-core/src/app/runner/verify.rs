@@ -61,13 +61,13 @@ impl Work<'_> {
                 Some(since) => {
                     let left = soak.saturating_sub(self.cx.now.duration_since(since));
                     Ok(Observation::Pending {
-                        waiting_for: format!("{} more of health", crate::duration::format(left)),
+                        waiting_for: until(since, soak),
                         look_again_in: left.min(jiff::SignedDuration::from_secs(1)),
                         sighted: None,
                     })
                 }
                 None => Ok(Observation::Pending {
-                    waiting_for: format!("{} of health", crate::duration::format(soak)),
+                    waiting_for: until(self.cx.now, soak),
                     look_again_in: soak.min(jiff::SignedDuration::from_secs(1)),
                     sighted: Some(json!({"healthySince": self.cx.now.to_string()})),
                 }),
@@ -172,6 +172,12 @@ impl Work<'_> {
             .collect();
         self.ports.restore_points.replaced(&self.inputs.app, &self.inputs.restore_point, &replaced).await
     }
+}
+
+/// The same words at each look: what changes is written, and a journal has no heartbeats.
+fn until(since: Timestamp, soak: jiff::SignedDuration) -> String {
+    let end = since.checked_add(soak).ok().and_then(|end| end.round(jiff::Unit::Second).ok());
+    end.map_or_else(|| "lasting health".to_owned(), |end| format!("health to last until {end}"))
 }
 
 /// A large app must not fail because the proof of its health is long.
