@@ -1,6 +1,11 @@
 //! Tests of the public interface.
-// The lints know tests, but not the helpers beside them.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the lints know tests, but not the helpers beside them"
+)]
 
 #[path = "it/cases.rs"]
 mod cases;

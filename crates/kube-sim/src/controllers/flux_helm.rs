@@ -23,7 +23,8 @@ use super::flux_objects::{
     status, write_status,
 };
 use super::helm_action::{AtomicRelease, Outcome};
-use super::helm_state::{Desired, HelmReleaseStatus, reset_failures, takes_request, values_digest};
+use super::helm_state::{Desired, reset_failures, takes_request};
+use super::helm_status::{HelmReleaseStatus, values_digest};
 use super::renderer::HelmBackend;
 use super::{Clock, Error};
 

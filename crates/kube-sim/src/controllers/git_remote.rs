@@ -153,7 +153,7 @@ fn logged(repository: &Repository, id: git2::Oid) -> Result<LoggedCommit, git2::
     Ok(LoggedCommit { id: id.to_string(), tree: commit.tree_id().to_string(), subject, changes })
 }
 
-#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn said(error: git2::Error) -> Error {
     Error::Source(format!("git: {}", error.message()))
 }

@@ -24,6 +24,7 @@ mod helm_action;
 mod helm_cli;
 mod helm_sim;
 mod helm_state;
+mod helm_status;
 pub mod helm_storage;
 mod kstatus;
 mod objects;

@@ -1,4 +1,5 @@
-//! The word on a held object that says what its suspension stands before: for a leader that finds the hold and no request.
+//! How far an operation has come, in one word written on each object that it holds. It is all that a new leader has to go by when
+//! the request itself is gone.
 
 use crate::ports::Suspension;
 

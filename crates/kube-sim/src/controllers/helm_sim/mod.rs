@@ -308,7 +308,7 @@ impl HelmSim {
     }
 }
 
-#[allow(clippy::needless_pass_by_value)] // As `map_err` wants it.
+#[allow(clippy::needless_pass_by_value, reason = "as `map_err` wants it")]
 fn text(error: Error) -> String {
     error.to_string()
 }

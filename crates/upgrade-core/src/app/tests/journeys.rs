@@ -2,21 +2,11 @@
 
 use jiff::SignedDuration;
 
-use super::world::{Behaviour, Fault, Journey, Setup, Trouble, World};
+use super::world::{Behaviour, Fault, Journey, PLAIN, RELEASE, Setup, Trouble, World};
 use crate::app::after::FollowUp;
 use crate::engine::{Cause, Outcome};
 use crate::ports::HealthReport;
 
-const RELEASE: Setup = Setup {
-    release: true,
-    declares_suspend: false,
-    declares_replicas: false,
-    as_found: None,
-    online: false,
-    bootstrap: false,
-    always: false,
-};
-const PLAIN: Setup = Setup { release: false, ..RELEASE };
 /// Git declares `suspend: false` of the app's own object.
 const DECLARED: Setup = Setup { declares_suspend: true, as_found: Some(false), ..PLAIN };
 

@@ -8,4 +8,5 @@ mod keeping;
 mod meddling;
 mod plans;
 mod refusals;
+mod served;
 mod world;

@@ -29,6 +29,19 @@ use crate::ports::{
     BlockedVersion, Clock, HealthReport, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError, Stored,
 };
 
+/// An app by a HelmRelease, as simple as it can be.
+pub(super) const RELEASE: Setup = Setup {
+    release: true,
+    declares_suspend: false,
+    declares_replicas: false,
+    as_found: None,
+    online: false,
+    bootstrap: false,
+    always: false,
+};
+/// The same by plain manifests.
+pub(super) const PLAIN: Setup = Setup { release: false, ..RELEASE };
+
 /// What happens to one port call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
