@@ -7,13 +7,17 @@ use anyhow::{Context, bail};
 
 use crate::cargo;
 
-/// Each file, and which of those that `windlass-operator manifests --into` writes it is.
-const FILES: [(&str, &str); 5] = [
+/// Each file, and which of those that the programs write it is.
+const FILES: [(&str, &str); 9] = [
     ("deploy/manifests/crds.yaml", "crds.yaml"),
     ("deploy/manifests/rbac.yaml", "rbac.yaml"),
     ("deploy/manifests/operator.yaml", "operator.yaml"),
     ("deploy/manifests/kustomization.yaml", "kustomization.yaml"),
     ("docs/rbac.md", "rights.md"),
+    ("docs/reference/objects.md", "objects.md"),
+    ("docs/reference/metrics.md", "metrics.md"),
+    ("docs/reference/commands.md", "commands.md"),
+    ("docs/reference/codes.md", "codes.md"),
 ];
 
 /// What to do with generated files.
@@ -58,8 +62,10 @@ pub(crate) fn check() -> anyhow::Result<()> {
 fn texts() -> anyhow::Result<Vec<(&'static str, String)>> {
     let folder = std::env::temp_dir().join(format!("windlass-gen-{}", std::process::id()));
     fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let written = cargo::program("windlass-operator")
-        .and_then(|operator| cargo::run(Command::new(operator).args(["manifests", "--into"]).arg(&folder)));
+    let written =
+        [("windlass-operator", "manifests"), ("windlass", "reference")].into_iter().try_for_each(|(name, verb)| {
+            cargo::run(Command::new(cargo::program(name)?).args([verb, "--into"]).arg(&folder))
+        });
     let read = |(file, source): (&'static str, &str)| {
         let text = fs::read_to_string(folder.join(source)).with_context(|| format!("reading {source}"))?;
         Ok((file, with_notice(file, &text)))

@@ -26,6 +26,7 @@ pub mod foreign;
 mod git;
 mod managed_app;
 mod operation;
+mod reference;
 mod repository_path;
 mod request;
 mod restore_point;
@@ -47,6 +48,7 @@ pub use managed_app::{
 pub use operation::{
     Components, Leftover, OperationKind, OperationStatus, Outcome, RecordedCommit, Subject, SubjectKind,
 };
+pub use reference::reference;
 pub use repository_path::{RepositoryPath, RepositoryPathError};
 pub use request::{
     RollbackData, RollbackRequest, RollbackRequestSpec, RollbackTo, UpgradeRequest, UpgradeRequestSpec, UpgradeTarget,

@@ -173,6 +173,13 @@ pub enum Verb {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Write the reference pages of the commands and the codes
+    #[command(hide = true)]
+    Reference {
+        /// The folder they are written to
+        #[arg(long, value_name = "FOLDER")]
+        into: PathBuf,
+    },
     /// Show it all on a simulated cluster: an upgrade, a rollback with data, an operator that is killed
     ///
     /// Needs no cluster and no network, leaves nothing behind, and takes less than a minute.

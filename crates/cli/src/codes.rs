@@ -21,10 +21,10 @@ pub(crate) struct Code {
 }
 
 /// A code, its meaning and its remedy.
-type Row = (&'static str, &'static str, &'static str);
+pub(crate) type Row = (&'static str, &'static str, &'static str);
 
 /// The groups, in the order of a request's life.
-const GROUPS: [(&str, &[Row]); 5] = [
+pub(crate) const GROUPS: [(&str, &[Row]); 5] = [
     ("by this command", ours::CODES),
     ("as a refusal, before anything is changed", preflight::CODES),
     ("while an operation runs", engine::CODES),

@@ -18,6 +18,7 @@ mod metrics;
 mod points;
 pub mod rbac;
 mod reconcile;
+mod reference;
 pub mod resolve;
 mod rights;
 mod run;

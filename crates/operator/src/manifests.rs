@@ -1,4 +1,4 @@
-//! The files of `deploy/manifests` and the table of `docs/rbac.md`, written from the code that they must agree with.
+//! The files of `deploy/manifests` and the pages of `docs` about the operator, written from the code that they must agree with.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::rbac::{self, RIGHTS, Right, Scope};
+use crate::{rbac, reference};
 
 /// Where the operator is installed.
 const NAMESPACE: &str = "windlass-system";
@@ -31,6 +31,10 @@ pub enum Part {
     Kustomization,
     /// The table of rights as Markdown.
     Rights,
+    /// The fields of the objects as Markdown.
+    Objects,
+    /// The metrics as Markdown.
+    Metrics,
 }
 
 impl Part {
@@ -45,6 +49,8 @@ impl Part {
             Self::Operator => "operator.yaml",
             Self::Kustomization => "kustomization.yaml",
             Self::Rights => "rights.md",
+            Self::Objects => "objects.md",
+            Self::Metrics => "metrics.md",
         }
     }
 }
@@ -87,7 +93,9 @@ fn text(part: Part) -> anyhow::Result<String> {
             "kind": "Kustomization",
             "resources": Part::OBJECTS.map(Part::file),
         })]),
-        Part::Rights => Ok(rights_page()),
+        Part::Rights => Ok(reference::rights()),
+        Part::Objects => Ok(windlass_api::reference()),
+        Part::Metrics => reference::metrics(),
     }
 }
 
@@ -192,27 +200,6 @@ fn service() -> Value {
     })
 }
 
-fn rights_page() -> String {
-    let mut page = String::from(
-        "# What the operator may do\n\n\
-         Every right of the operator's service account, and no other. It holds those for apps and delivery objects in all \
-         namespaces, because apps may be in any; before it begins, it asks the API server for each right where the app at hand \
-         needs it, and refuses when one is missing. The rights of the last kind it holds in its own namespace only.\n\n\
-         | Resource | Verbs | Where | Why |\n|---|---|---|---|\n",
-    );
-    for Right { group, resource, verbs, scope, why } in RIGHTS {
-        let name = if group.is_empty() { (*resource).to_owned() } else { format!("{resource} ({group})") };
-        let place = match scope {
-            Scope::App => "namespaces of apps",
-            Scope::Delivery => "namespaces of apps and of what delivers them",
-            Scope::Cluster => "objects without a namespace",
-            Scope::Own => "the operator's own namespace",
-        };
-        page += &format!("| {name} | {} | {place} | {why} |\n", verbs.join(", "));
-    }
-    page
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
@@ -242,16 +229,5 @@ mod tests {
         let volumes: Vec<&Value> = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
         assert_eq!(mounted, volumes);
         assert!(mounts.iter().any(|mount| mount["mountPath"] == GIT_CACHE));
-    }
-
-    #[test]
-    fn every_right_is_in_the_table_of_the_documentation() {
-        let page = rights_page();
-        for right in RIGHTS {
-            assert!(page.contains(right.why) && page.contains(&right.verbs.join(", ")), "{right:?}");
-        }
-        let rows = page.lines().filter(|line| line.starts_with("| "));
-        assert!(rows.clone().all(|row| row.matches('|').count() == 5));
-        assert_eq!(rows.count(), RIGHTS.len() + 1);
     }
 }

@@ -2,31 +2,35 @@
 
 use crate::ports::{PinPart, PinValue};
 
-/// An image reference in its parts.
+/// The parts of `repository:tag@digest`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Reference<'a> {
-    repository: &'a str,
-    tag: Option<&'a str>,
-    digest: Option<&'a str>,
+pub struct Reference<'a> {
+    /// The repository, with its registry.
+    pub repository: &'a str,
+    /// The tag, if it has one.
+    pub tag: Option<&'a str>,
+    /// The digest, with its algorithm, if it has one.
+    pub digest: Option<&'a str>,
 }
 
-fn parse(image: &str) -> Reference<'_> {
-    let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
-    // A colon before the last slash is a port.
-    let name_at = named.rfind('/').map_or(0, |slash| slash + 1);
-    let colon = named.get(name_at..).and_then(|name| name.find(':')).map(|colon| name_at + colon);
-    let (repository, tag) = match colon.and_then(|colon| named.split_at_checked(colon)) {
-        Some((repository, tag)) => (repository, tag.strip_prefix(':')),
-        None => (named, None),
-    };
-    Reference { repository, tag, digest }
+impl<'a> Reference<'a> {
+    /// Takes an image apart. Any text is one: what is no tag and no digest is the repository.
+    #[must_use]
+    pub fn of(image: &'a str) -> Self {
+        let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
+        // A colon before the last slash is a port.
+        match named.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
+            Some((repository, tag)) => Self { repository, tag: Some(tag), digest },
+            None => Self { repository: named, tag: None, digest },
+        }
+    }
 }
 
 /// Whether the container is one that the pin `image/<name>` is about: its repository is `<name>` or ends in `/<name>`, or the pin's
 /// own field names the container.
 pub fn belongs(pin: &PinValue, container: &str, image: &str) -> bool {
     let Some(name) = pin.pin.component.strip_prefix("image/") else { return false };
-    let repository = parse(image).repository;
+    let repository = Reference::of(image).repository;
     let by_name = repository == name || repository.strip_suffix(name).is_some_and(|rest| rest.ends_with('/'));
     let by_field = pin.pin.field.split_once("ontainers[name=").and_then(|(_, rest)| rest.split_once(']'));
     by_name || by_field.is_some_and(|(named, rest)| named == container && rest.starts_with(".image"))
@@ -34,7 +38,7 @@ pub fn belongs(pin: &PinValue, container: &str, image: &str) -> bool {
 
 /// Whether the image is of the pinned version.
 pub fn runs(pin: &PinValue, image: &str) -> bool {
-    let Reference { tag, digest, .. } = parse(image);
+    let Reference { tag, digest, .. } = Reference::of(image);
     let value = pin.value.as_str();
     match pin.pin.part {
         PinPart::Digest => {
@@ -43,7 +47,7 @@ pub fn runs(pin: &PinValue, image: &str) -> bool {
         PinPart::Tag => tag == Some(value),
         // A whole scalar may be the tag alone, the digest alone, both, or the whole reference.
         PinPart::Whole => {
-            let pinned = parse(value);
+            let pinned = Reference::of(value);
             image == value
                 || tag == Some(value)
                 || digest == Some(value)
@@ -80,7 +84,7 @@ mod tests {
             ("notes:1.0@sha256:ab", "notes", Some("1.0"), Some("sha256:ab")),
             ("notes@sha256:ab", "notes", None, Some("sha256:ab")),
         ] {
-            assert_eq!(parse(image), Reference { repository, tag, digest }, "{image}");
+            assert_eq!(Reference::of(image), Reference { repository, tag, digest }, "{image}");
         }
     }
 

@@ -84,7 +84,7 @@ impl KubeHealth {
         pins: &[PinValue],
         checks: &[HttpCheck],
     ) -> Result<HealthReport, Error> {
-        let Findings { broken, waiting, mut well } = self.findings(workloads, pins).await?;
+        let Findings { broken, waiting, mut well, restarted } = self.findings(workloads, pins).await?;
         if !broken.is_empty() {
             return Ok(HealthReport::Broken(broken.join("; ")));
         }
@@ -97,7 +97,7 @@ impl KubeHealth {
                 Answer::Waiting(why) => return Ok(HealthReport::Waiting(why)),
             }
         }
-        Ok(HealthReport::Healthy { evidence: well.join("; ") })
+        Ok(HealthReport::Healthy { evidence: well.join("; "), restarted })
     }
 }
 

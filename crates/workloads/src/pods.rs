@@ -1,6 +1,5 @@
 //! Pods and the workloads they belong to.
 
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -38,24 +37,10 @@ pub(crate) fn fact(pod: &Pod, middle: &Middle) -> PodFact {
         object: ObjectRef::new("", "Pod", &namespace, &name),
         uid: pod.uid().unwrap_or_default(),
         workload: middle.workload(pod),
-        created: pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-        started: started(pod),
         images: spec.map(images).unwrap_or_default(),
         served: served(pod),
         claims: spec.map(|spec| claims(spec, Some(&name))).unwrap_or_default(),
     }
-}
-
-/// When the first container of a pod started, init containers included: they write as well.
-fn started(pod: &Pod) -> Option<Timestamp> {
-    let status = pod.status.as_ref()?;
-    let containers = || containers(pod);
-    let first = containers().flat_map(starts).min()?;
-    // Only the last start before the present one is kept. What started more often started earlier than is known; the pod's own
-    // start is certainly before it.
-    let forgotten = containers().any(|container| container.restart_count > 1);
-    let pod_start = status.start_time.as_ref().map(|time| time.0).filter(|_| forgotten);
-    Some(pod_start.map_or(first, |start| start.min(first)))
 }
 
 /// Whether a pod is Ready or was once. A kubelet writes Ready as False when it first sees the pod, no later than Initialized becomes
@@ -82,14 +67,6 @@ pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     init.iter().chain(main).chain(debug)
 }
 
-fn starts(container: &ContainerStatus) -> impl Iterator<Item = Timestamp> {
-    [&container.state, &container.last_state].into_iter().flatten().filter_map(|state| {
-        let running = state.running.as_ref().and_then(|running| running.started_at.as_ref());
-        let ended = state.terminated.as_ref().and_then(|ended| ended.started_at.as_ref());
-        running.or(ended).map(|time| time.0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json};
@@ -102,35 +79,6 @@ mod tests {
             "spec": { "containers": [] }, "status": status
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn a_pod_started_when_its_first_container_did() {
-        let running = |at: &str| json!({ "running": { "startedAt": at } });
-        let ended = |at: &str| json!({ "terminated": { "exitCode": 0, "startedAt": at } });
-        let container = |state: Value, last: Value, restarts: i64| json!({ "name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": restarts, "state": state, "lastState": last });
-        let start = |status: Value| started(&pod(&status)).map(|at| at.to_string());
-        assert_eq!(
-            start(
-                json!({ "startTime": "2026-01-01T00:00:01Z", "containerStatuses": [container(json!({ "waiting": {} }), json!({}), 0)] })
-            ),
-            None
-        );
-        assert_eq!(
-            start(json!({
-                "initContainerStatuses": [container(ended("2026-01-01T00:00:05Z"), json!({}), 0)],
-                "containerStatuses": [container(running("2026-01-01T00:00:09Z"), json!({}), 0)]
-            })),
-            Some("2026-01-01T00:00:05Z".into())
-        );
-        let restarted = |restarts| {
-            json!({
-                "startTime": "2026-01-01T00:00:01Z",
-                "containerStatuses": [container(json!({ "waiting": {} }), ended("2026-01-01T00:00:30Z"), restarts)]
-            })
-        };
-        assert_eq!(start(restarted(1)), Some("2026-01-01T00:00:30Z".into()));
-        assert_eq!(start(restarted(4)), Some("2026-01-01T00:00:01Z".into()));
     }
 
     #[test]

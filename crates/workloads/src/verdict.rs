@@ -43,6 +43,8 @@ pub(crate) struct Findings {
     pub(crate) broken: Vec<String>,
     pub(crate) waiting: Vec<String>,
     pub(crate) well: Vec<String>,
+    /// When a container last ended and was started again.
+    pub(crate) restarted: Option<Timestamp>,
 }
 
 /// Everything that is to be said about the workloads.
@@ -54,6 +56,8 @@ pub(crate) fn findings(seen: &[Seen<'_>], pins: &[PinValue], now: Timestamp) -> 
     let mut matched = vec![false; pins.len()];
     for one in seen {
         workload(one, pins, &mut matched, now, &mut findings);
+        let ends = one.pods.iter().copied().flat_map(last_ends);
+        findings.restarted = ends.chain(findings.restarted).max();
     }
     for (pin, _) in
         pins.iter().zip(matched).filter(|(pin, matched)| pin.pin.component.starts_with("image/") && !matched)
@@ -186,10 +190,14 @@ fn is_late(pod: &Pod, now: Timestamp) -> bool {
         .iter()
         .filter(|one| matches!(one.type_.as_str(), "PodScheduled" | "Initialized") && one.status == "True")
         .filter_map(|one| one.last_transition_time.as_ref());
-    let ended = containers(pod)
-        .filter_map(|container| container.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
-    let since = pod.metadata.creation_timestamp.iter().chain(reached).chain(ended).map(|time| time.0).max();
+    let since = pod.metadata.creation_timestamp.iter().chain(reached).map(|time| time.0).chain(last_ends(pod)).max();
     since.is_some_and(|since| now.duration_since(since) >= PATIENCE)
+}
+
+/// When the containers of a pod ended that were started again.
+fn last_ends(pod: &Pod) -> impl Iterator<Item = Timestamp> {
+    containers(pod)
+        .filter_map(|container| Some(container.last_state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()?.0))
 }
 
 /// What does not pass by itself, in the words of the kubelet. What may pass is given up on when it is `late`.

@@ -301,7 +301,7 @@ async fn an_app_is_healthy_when_its_pods_are_and_its_service_answers() {
     let redirecting = json!({ "ports": [{ "name": "web", "port": answering("302 Found").await }] });
     slices.patch("notes-1", &PatchParams::default(), &Patch::Merge(&redirecting)).await.unwrap();
     match judge().await {
-        HealthReport::Healthy { evidence } => {
+        HealthReport::Healthy { evidence, restarted: None } => {
             assert!(evidence.contains("1 pods ready") && evidence.contains("notes:80/healthz"), "{evidence}");
         }
         other => panic!("{other:?}"),

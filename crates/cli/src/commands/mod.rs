@@ -8,6 +8,7 @@ mod history;
 mod list;
 mod outcome;
 mod plan;
+mod reference;
 mod rollback;
 mod show;
 mod snapshots;
@@ -27,6 +28,7 @@ pub(crate) async fn run(cli: &Cli, session: &mut Session) -> Result<Exit, CliErr
         Verb::Explain { code } => return explain::run(session, common, code.as_deref()),
         Verb::Crd => return crd::run(session, common),
         Verb::Completions { shell } => return completions::run(session, *shell),
+        Verb::Reference { into } => return reference::run(into),
         Verb::Demo(demo) => return Box::pin(crate::demo::run(session, demo.keep)).await,
         _ => {}
     }
@@ -44,7 +46,9 @@ pub(crate) async fn run(cli: &Cli, session: &mut Session) -> Result<Exit, CliErr
             unblock::run(session, &cluster, common, app_name(app)?, component, blocked).await
         }
         Verb::Wait { request, timeout } => wait::run(session, &cluster, common, request, *timeout).await,
-        Verb::Explain { .. } | Verb::Crd | Verb::Completions { .. } | Verb::Demo(_) => Ok(Exit::Done),
+        Verb::Explain { .. } | Verb::Crd | Verb::Completions { .. } | Verb::Reference { .. } | Verb::Demo(_) => {
+            Ok(Exit::Done)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a pin in a file to the live object that shows its value.
 
 use serde_json::Value;
+use upgrade_core::image::Reference;
 use upgrade_core::ports::{ObjectRef, Pin, PinPart};
 use windlass_api::foreign::Inventory;
 use yaml_pin::{Path, Step};
@@ -150,34 +151,16 @@ pub(super) fn shown(value: &Value, part: PinPart) -> Option<String> {
     let text = scalar(value)?;
     match part {
         PinPart::Whole => Some(text),
-        PinPart::Tag => Image::of(&text).tag.map(ToOwned::to_owned),
-        PinPart::Digest => Image::of(&text).digest.map(ToOwned::to_owned),
+        PinPart::Tag => Reference::of(&text).tag.map(ToOwned::to_owned),
+        PinPart::Digest => Reference::of(&text).digest.map(ToOwned::to_owned),
     }
 }
 
-/// The parts of `repository:tag@digest`.
-struct Image<'t> {
-    repository: &'t str,
-    tag: Option<&'t str>,
-    digest: Option<&'t str>,
-}
-
-impl<'t> Image<'t> {
-    fn of(text: &'t str) -> Self {
-        let (named, digest) = text.split_once('@').map_or((text, None), |(named, digest)| (named, Some(digest)));
-        // A colon before the last slash belongs to the registry's port.
-        match named.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
-            Some((repository, tag)) => Self { repository, tag: Some(tag), digest },
-            None => Self { repository: named, tag: None, digest },
-        }
-    }
-
-    /// Whether this is the image that a kustomization file calls `name`. The file may have renamed it, so the last
-    /// segment decides; a wrong guess shows another version and is seen as a difference.
-    fn is_called(&self, name: &str) -> bool {
-        let last = |text: &'t str| text.rsplit('/').next().unwrap_or_default();
-        !name.is_empty() && (self.repository == name || Some(last(self.repository)) == name.rsplit('/').next())
-    }
+/// Whether this is the image that a kustomization file calls `name`. The file may have renamed it, so the last segment decides; a
+/// wrong guess shows another version and is seen as a difference.
+fn is_called(image: &Reference<'_>, name: &str) -> bool {
+    let last = image.repository.rsplit('/').next();
+    !name.is_empty() && (image.repository == name || last == name.rsplit('/').next())
 }
 
 /// The images in the containers of a workload's pod template.
@@ -197,8 +180,8 @@ pub(super) fn image_shown(live: &Live, image: &str, part: PinPart, field: &str) 
     let wants_digest = part == PinPart::Digest || field.ends_with(".digest");
     let mut versions = container_images(live)
         .into_iter()
-        .map(Image::of)
-        .filter(|found| found.is_called(image))
+        .map(Reference::of)
+        .filter(|found| is_called(found, image))
         .map(|found| if wants_digest { found.digest } else { found.tag });
     let first = versions.next()?;
     Some(if versions.all(|other| other == first) { first.map(ToOwned::to_owned) } else { None })

@@ -109,19 +109,12 @@ impl Session {
                 let target = target(text, pin)?;
                 let scalar = yaml_pin::get(text, &target.document, &target.field, target.part)?;
                 let marker = scalar.trailing_comment.is_some_and(|comment| comment.contains("$imagepolicy"));
-                let declares_suspend = is_declared(text, &target.document, "spec.suspend")?;
                 let count = documents(text)?.len();
                 let mut sops = false;
                 for index in 0..count {
                     sops |= is_declared(text, &Document::Index(index), "sops.mac")?;
                 }
-                Ok(PinFacts {
-                    pin: pin.clone(),
-                    value: scalar.value,
-                    image_policy_marker: marker,
-                    sops,
-                    declares_suspend,
-                })
+                Ok(PinFacts { pin: pin.clone(), value: scalar.value, image_policy_marker: marker, sops })
             };
             facts.push(read().map_err(|refusal| self.refused(pin, refusal))?);
         }

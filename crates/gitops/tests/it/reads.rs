@@ -29,12 +29,12 @@ async fn facts_are_read_at_the_commit_asked_for() {
         world.manager("a", |_| {}).pins(&app(), &world.repository(), &first, &[chart(), image()]).await.unwrap();
     assert_eq!((facts[0].value.as_str(), facts[0].image_policy_marker), ("1.4.0", false));
     assert_eq!((facts[1].value.as_str(), facts[1].image_policy_marker), ("2.0.0", true));
-    assert!(facts.iter().all(|fact| !fact.sops && !fact.declares_suspend));
+    assert!(facts.iter().all(|fact| !fact.sops));
     assert_eq!(facts[0].pin, chart());
 }
 
 #[tokio::test]
-async fn encrypted_files_and_declared_suspensions_are_seen_per_file_and_per_document() {
+async fn encrypted_files_are_seen_per_file() {
     let two = "kind: HelmRelease\nmetadata: {name: a}\nspec: {suspend: false, version: '1'}\n---\nkind: HelmRelease\nmetadata: {name: b}\nspec: {version: '2'}\n";
     let sops = format!("{two}---\nkind: Secret\nmetadata: {{name: c}}\nsops:\n  mac: ENC[x]\n");
     let named = "kind: ConfigMap\nmetadata: {name: a}\nspec: {version: '3'}\nsops: just a word\n";
@@ -48,8 +48,8 @@ async fn encrypted_files_and_declared_suspensions_are_seen_per_file_and_per_docu
     ];
     let manager = world.manager("a", |_| {});
     let facts = manager.pins(&app(), &world.repository(), &world.head().to_string(), &pins).await.unwrap();
-    let seen: Vec<_> = facts.iter().map(|fact| (&*fact.value, fact.sops, fact.declares_suspend)).collect();
-    assert_eq!(seen, [("1", false, true), ("2", false, false), ("2", true, false), ("3", false, false)]);
+    let seen: Vec<_> = facts.iter().map(|fact| (&*fact.value, fact.sops)).collect();
+    assert_eq!(seen, [("1", false), ("2", false), ("2", true), ("3", false)]);
 
     let wrong = pin("e", "apps/notes/two.yaml", "HelmRelease", "spec.version");
     let failure = manager.pins(&app(), &world.repository(), &world.head().to_string(), &[wrong]).await.unwrap_err();

@@ -7,9 +7,9 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
-use upgrade_core::app::after::{FollowUp, follow_up, sighting};
+use upgrade_core::app::after::{FollowUp, Situation, follow_up, sighting};
 use upgrade_core::app::inherit::{Operation, Settled, settled};
-use upgrade_core::app::{AutoRollback, rollback};
+use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Cause, Journal, Plan};
 use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume};
 use windlass_api::call::{CallError, patch_params, post_params};
@@ -102,12 +102,18 @@ impl<K: Request> Turn<'_, K> {
         let point = point.filter(|point| point.void.is_empty() && !point.volumes.is_empty());
         let taken_at = point.as_ref().map(|point| point.taken_at);
         let since = taken_at.map(|at| at.to_string()).unwrap_or_default();
-        let policy = if unmade.is_some() { AutoRollback::Never } else { inputs.auto_rollback };
+        let situation = Situation {
+            policy: inputs.auto_rollback,
+            seen,
+            restorable: point.is_some(),
+            taken_at: &since,
+            refused: unmade.is_some(),
+        };
         let failed = unmade.map_or_else(
             || message.to_owned(),
             |why| format!("{message}; rollback {name} has not begun, because {why}"),
         );
-        Ok(match follow_up(outcome, policy, seen, point.is_some(), &since) {
+        Ok(match follow_up(outcome, situation) {
             FollowUp::Nothing => After::End(Outcome::Failed, failed),
             FollowUp::Ask { choices } => After::End(Outcome::NeedsRollback, format!("{failed}. {choices}")),
             FollowUp::RollBack { restore_data, loses_writes } => {

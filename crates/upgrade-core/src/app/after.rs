@@ -54,15 +54,25 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
     Sighting { created, served }
 }
 
-/// Decides. `restorable` is whether the operation has left a usable restore point with data.
-pub fn follow_up(
-    outcome: &Outcome,
-    policy: AutoRollback,
-    seen: Sighting,
-    restorable: bool,
-    taken_at: &str,
-) -> FollowUp {
+/// What the decision rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Situation<'a> {
+    /// When the app wants to be rolled back unasked.
+    pub policy: AutoRollback,
+    /// What was seen of the target.
+    pub seen: Sighting,
+    /// Whether the operation has left a usable restore point with data.
+    pub restorable: bool,
+    /// When its copies were taken: for people.
+    pub taken_at: &'a str,
+    /// Whether a rollback was asked for already and has not begun: it is not asked for twice.
+    pub refused: bool,
+}
+
+/// Decides.
+pub fn follow_up(outcome: &Outcome, situation: Situation<'_>) -> FollowUp {
     let Outcome::Failed { step, failure } = outcome else { return FollowUp::Nothing };
+    let Situation { policy, seen, restorable, taken_at, refused } = situation;
     let restore_data = restorable && seen.created;
     let roll_back = FollowUp::RollBack { restore_data, loses_writes: restore_data && seen.served };
     // Somebody else has changed the version meanwhile: going back would undo their decision.
@@ -75,6 +85,7 @@ pub fn follow_up(
         return FollowUp::Ask { choices: format!("The new version was verified and has soaked; {choices}") };
     }
     match policy {
+        _ if refused => FollowUp::Ask { choices: choices(restorable, seen, taken_at) },
         AutoRollback::Always => roll_back,
         AutoRollback::IfNeverReady if !seen.served => roll_back,
         AutoRollback::IfNeverReady | AutoRollback::Never => {
@@ -99,6 +110,10 @@ mod tests {
     use super::*;
     use crate::Failure;
 
+    fn at(policy: AutoRollback, seen: Sighting) -> Situation<'static> {
+        Situation { policy, seen, restorable: true, taken_at: "now", refused: false }
+    }
+
     fn failed(code: &str) -> Outcome {
         Outcome::Failed { step: "verify/healthy".into(), failure: Failure::permanent(code, "x") }
     }
@@ -113,7 +128,7 @@ mod tests {
         ];
         for (policy, served, rolls_back) in cases {
             let seen = Sighting { created: true, served };
-            let next = follow_up(&failed("unhealthy"), policy, seen, true, "now");
+            let next = follow_up(&failed("unhealthy"), at(policy, seen));
             assert_eq!(matches!(next, FollowUp::RollBack { .. }), rolls_back, "{policy:?} served={served}");
         }
     }
@@ -121,14 +136,14 @@ mod tests {
     #[test]
     fn data_is_left_alone_when_no_pod_of_the_target_was_created() {
         let seen = Sighting { created: false, served: false };
-        let next = follow_up(&failed("deadline-exceeded"), AutoRollback::IfNeverReady, seen, true, "now");
+        let next = follow_up(&failed("deadline-exceeded"), at(AutoRollback::IfNeverReady, seen));
         assert_eq!(next, FollowUp::RollBack { restore_data: false, loses_writes: false });
     }
 
     #[test]
     fn a_superseded_version_is_never_rolled_back_unasked() {
         let seen = Sighting { created: true, served: false };
-        let next = follow_up(&failed("superseded"), AutoRollback::Always, seen, true, "now");
+        let next = follow_up(&failed("superseded"), at(AutoRollback::Always, seen));
         assert!(matches!(next, FollowUp::Ask { .. }));
     }
 
@@ -138,13 +153,22 @@ mod tests {
         let outcome = Outcome::Failed { step: "finish/record".into(), failure };
         for policy in [AutoRollback::Always, AutoRollback::IfNeverReady, AutoRollback::Never] {
             let seen = Sighting { created: true, served: false };
-            assert!(matches!(follow_up(&outcome, policy, seen, true, "now"), FollowUp::Ask { .. }), "{policy:?}");
+            assert!(matches!(follow_up(&outcome, at(policy, seen)), FollowUp::Ask { .. }), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_rollback_that_was_asked_for_and_has_not_begun_is_not_asked_for_again() {
+        let seen = Sighting { created: true, served: false };
+        for policy in [AutoRollback::Always, AutoRollback::IfNeverReady] {
+            let next = follow_up(&failed("unhealthy"), Situation { refused: true, ..at(policy, seen) });
+            assert!(matches!(next, FollowUp::Ask { .. }), "{policy:?}");
         }
     }
 
     #[test]
     fn nothing_follows_a_success_or_an_undo() {
         let seen = Sighting { created: true, served: true };
-        assert_eq!(follow_up(&Outcome::Succeeded, AutoRollback::Always, seen, true, "now"), FollowUp::Nothing);
+        assert_eq!(follow_up(&Outcome::Succeeded, at(AutoRollback::Always, seen)), FollowUp::Nothing);
     }
 }

@@ -83,8 +83,6 @@ pub struct PinFacts {
     pub image_policy_marker: bool,
     /// Whether the file is encrypted with SOPS.
     pub sops: bool,
-    /// Whether the pinned document itself declares `spec.suspend` (any value): Git would then undo our suspension.
-    pub declares_suspend: bool,
 }
 
 /// One of our commits.

@@ -1,7 +1,7 @@
 //! Whether an app is well.
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{AppRef, ObjectRef, PinValue};
@@ -29,6 +29,9 @@ pub enum HealthReport {
     Healthy {
         /// For the journal: pods and checks that were seen.
         evidence: String,
+        /// When a container of theirs last ended and was started again, by the clock of its node; `None` when none was. An app that is
+        /// back within a moment was interrupted all the same. Only compared with what the same app said earlier.
+        restarted: Option<Timestamp>,
     },
     /// Not yet, or not known, with what is missing. No data is this, never healthy.
     Waiting(String),

@@ -1,7 +1,6 @@
 //! What runs: who mounts the claims, stopping it, putting it back.
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{AppRef, ObjectRef};
@@ -84,10 +83,6 @@ pub struct PodFact {
     pub uid: String,
     /// Its controller chain's workload, when known.
     pub workload: Option<ObjectRef>,
-    /// When it was created.
-    pub created: Timestamp,
-    /// When its first container started, if any did.
-    pub started: Option<Timestamp>,
     /// Images of its containers: `(container, image)`.
     pub images: Vec<(String, String)>,
     /// Whether it is Ready, or was once, as far as its conditions tell.

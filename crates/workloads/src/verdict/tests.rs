@@ -98,6 +98,20 @@ fn a_rolled_out_deployment_of_the_target_is_well() {
 }
 
 #[test]
+fn a_container_that_is_well_again_is_known_to_have_ended() {
+    let running = |ended: &str| {
+        let last = json!({ "terminated": { "exitCode": 1, "finishedAt": ended } });
+        json!({
+            "name": "main", "image": "i", "imageID": "", "ready": true, "restartCount": 1,
+            "state": { "running": {} }, "lastState": last
+        })
+    };
+    let pods = ["2026-01-01T00:00:05Z", "2026-01-01T00:00:03Z"].map(|ended| pod("new", "r/notes:2.0", running(ended)));
+    let findings = judge(Some(deployment()), &pods);
+    assert_eq!(findings.restarted, Some("2026-01-01T00:00:05Z".parse().unwrap()), "{findings:?}");
+}
+
+#[test]
 fn nothing_is_never_well() {
     is_waiting(&super::findings(&[], &[], NOW.parse().unwrap()), "no workload is known");
     is_waiting(&judge(None, &[]), "does not exist");

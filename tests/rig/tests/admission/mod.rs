@@ -30,9 +30,9 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
-/// The examples of one folder, in order of their names.
+/// The examples of one folder of the repository, in order of their names.
 fn examples(folder: &str) -> Vec<PathBuf> {
-    let folder = repository().join("crates/api/examples").join(folder);
+    let folder = repository().join(folder);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} is empty", folder.display());
@@ -64,7 +64,8 @@ async fn put(rig: &Rig, namespace: &str, object: &DynamicObject) -> kube::Result
 /// Puts the objects of a file, in a namespace of its own; all are kept as written. The last answer is returned as it is.
 async fn put_file(rig: &Rig, file: &Path) -> (String, kube::Result<()>) {
     let text = std::fs::read_to_string(file).unwrap();
-    let name = format!("of-{}", file.file_stem().unwrap().to_str().unwrap());
+    let word = |of: Option<&std::ffi::OsStr>| of.unwrap().to_str().unwrap().to_owned();
+    let name = format!("{}-{}", word(file.parent().unwrap().file_name()), word(file.file_stem()));
     let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
     let namespaces: Api<Namespace> = Api::all(rig.admin_client());
     namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await.unwrap();
@@ -95,14 +96,16 @@ async fn definitions_are_established(rig: &Rig) {
 }
 
 async fn good_examples_are_accepted_as_written(rig: &Rig) {
-    let answers = stream::iter(examples("good")).map(|file| async move { (put_file(rig, &file).await.1, file) });
+    // Those for people, too.
+    let files = examples("crates/api/examples/good").into_iter().chain(examples("examples/notes"));
+    let answers = stream::iter(files).map(|file| async move { (put_file(rig, &file).await.1, file) });
     let answers: Vec<_> = answers.buffered(8).collect().await;
     let refused: Vec<_> = answers.into_iter().filter_map(|(answer, file)| Some((file, answer.err()?))).collect();
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
 async fn bad_examples_are_refused_with_a_reason(rig: &Rig) {
-    let wrong = stream::iter(examples("bad")).map(|file| async move {
+    let wrong = stream::iter(examples("crates/api/examples/bad")).map(|file| async move {
         let (text, answer) = put_file(rig, &file).await;
         let expected = text.lines().next().unwrap().strip_prefix("# expect: ").unwrap().trim();
         match answer {

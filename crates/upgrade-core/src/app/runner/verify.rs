@@ -39,7 +39,7 @@ impl Work<'_> {
                 }
             };
         Ok(match self.health().await? {
-            HealthReport::Healthy { evidence } => Observation::Done(json!({
+            HealthReport::Healthy { evidence, .. } => Observation::Done(json!({
                 "served": true, "since": self.served_since(), "applied": brief(applied), "health": brief(evidence),
                 "neighbours": brief(neighbours.join("; ")),
             })),
@@ -51,27 +51,33 @@ impl Work<'_> {
     /// Healthy without interruption for the soak time; any interruption starts it again, until the deadline.
     pub(super) async fn stays_healthy(&self) -> Result<Observation, Failure> {
         let soak = self.inputs.health.soak;
-        let noted = self.cx.journal.evidence(&self.cx.step.id).get("healthySince").and_then(Value::as_str);
-        let since: Option<Timestamp> = noted.and_then(|text| text.parse().ok());
+        let noted = self.cx.journal.evidence(&self.cx.step.id);
+        let time = |key: &str| noted.get(key).and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
         match self.health().await? {
-            HealthReport::Healthy { evidence } => match since {
-                Some(since) if self.cx.now.duration_since(since) >= soak => {
-                    Ok(Observation::Done(json!({"healthySince": since.to_string(), "health": brief(evidence)})))
+            // A container that is back before the next look was away all the same.
+            HealthReport::Healthy { evidence, restarted } => {
+                match time("healthySince").filter(|_| restarted <= time("restarted")) {
+                    Some(since) if self.cx.now.duration_since(since) >= soak => {
+                        Ok(Observation::Done(json!({"healthySince": since.to_string(), "health": brief(evidence)})))
+                    }
+                    Some(since) => {
+                        let left = soak.saturating_sub(self.cx.now.duration_since(since));
+                        Ok(Observation::Pending {
+                            waiting_for: until(since, soak),
+                            look_again_in: left.min(jiff::SignedDuration::from_secs(1)),
+                            sighted: None,
+                        })
+                    }
+                    None => Ok(Observation::Pending {
+                        waiting_for: until(self.cx.now, soak),
+                        look_again_in: soak.min(jiff::SignedDuration::from_secs(1)),
+                        sighted: Some(json!({
+                            "healthySince": self.cx.now.to_string(),
+                            "restarted": restarted.map(|at| at.to_string()),
+                        })),
+                    }),
                 }
-                Some(since) => {
-                    let left = soak.saturating_sub(self.cx.now.duration_since(since));
-                    Ok(Observation::Pending {
-                        waiting_for: until(since, soak),
-                        look_again_in: left.min(jiff::SignedDuration::from_secs(1)),
-                        sighted: None,
-                    })
-                }
-                None => Ok(Observation::Pending {
-                    waiting_for: until(self.cx.now, soak),
-                    look_again_in: soak.min(jiff::SignedDuration::from_secs(1)),
-                    sighted: Some(json!({"healthySince": self.cx.now.to_string()})),
-                }),
-            },
+            }
             HealthReport::Waiting(missing) => Ok(Observation::Pending {
                 waiting_for: missing,
                 look_again_in: jiff::SignedDuration::from_millis(500),

@@ -159,13 +159,7 @@ fn facts_of(objects: Vec<DeliveryObject>) -> AppFacts {
         commit: Some("c0".into()),
         readiness: Readiness::Ready,
     };
-    let found = PinFacts {
-        pin: pin(),
-        value: "1.0.0".into(),
-        image_policy_marker: false,
-        sops: false,
-        declares_suspend: false,
-    };
+    let found = PinFacts { pin: pin(), value: "1.0.0".into(), image_policy_marker: false, sops: false };
     AppFacts {
         delivery: DeliveryFacts { objects, sources: vec![source] },
         workloads: vec![workload()],

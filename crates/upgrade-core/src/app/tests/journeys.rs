@@ -49,7 +49,7 @@ fn an_upgrade_ends_with_the_new_version_and_everything_as_found() {
 fn a_workload_that_the_target_adds_must_be_healthy_too() {
     for setup in [PLAIN, RELEASE] {
         for (report, code) in [
-            (HealthReport::Healthy { evidence: String::new() }, None),
+            (HealthReport::Healthy { evidence: String::new(), restarted: None }, None),
             (HealthReport::Broken("the worker crashes".into()), Some("unhealthy")),
             (HealthReport::Waiting("the worker is not ready".into()), Some("deadline")),
         ] {

@@ -265,6 +265,19 @@ fn an_interruption_starts_the_soak_again() {
 }
 
 #[test]
+fn a_container_that_is_back_before_the_next_look_starts_the_soak_again_too() {
+    let journey = World::new(PLAIN).upgrade(Trouble {
+        meddle: Some(("verify/healthy", |state| {
+            state.restart_in = Some(state.now + SignedDuration::from_millis(1500));
+        })),
+        ..Trouble::default()
+    });
+    assert_eq!(journey.outcome(), &Outcome::Succeeded);
+    assert!(journey.world.state().restarted.is_some());
+    assert_sound_but(&journey, "");
+}
+
+#[test]
 fn while_git_cannot_be_reached_nothing_is_let_go_and_it_heals_by_itself() {
     for setup in [PLAIN, RELEASE] {
         let journey = World::new(setup).upgrade(Trouble {

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::builders::{release, spec, upgrade_to};
 use super::rules::Running;
 use super::{Fault, State, World, Write};
-use crate::app::after::{FollowUp, follow_up, sighting};
+use crate::app::after::{FollowUp, Situation, follow_up, sighting};
 use crate::app::facts::{AppFacts, FactPorts, gather};
 use crate::app::preflight;
 use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, AutoRollback, Consistency, RollbackAsk, rollback, upgrade};
@@ -221,7 +221,8 @@ impl Journey {
         let seen = sighting(&self.plan, &self.journal, &inputs, &pods);
         let restorable =
             self.world.state().points.get(&inputs.restore_point).is_some_and(|point| point.void.is_empty());
-        follow_up(self.outcome(), inputs.auto_rollback, seen, restorable, "then")
+        let policy = inputs.auto_rollback;
+        follow_up(self.outcome(), Situation { policy, seen, restorable, taken_at: "then", refused: false })
     }
 
     /// The rollback of this upgrade, with its data or without.

@@ -80,7 +80,7 @@ impl Git {
 
     pub(super) fn pins(&self, commit: &str) -> Result<Vec<PinFacts>, Failure> {
         let value = self.commits[self.at(commit)?].version.clone();
-        Ok(vec![PinFacts { pin: pin(), value, image_policy_marker: false, sops: false, declares_suspend: false }])
+        Ok(vec![PinFacts { pin: pin(), value, image_policy_marker: false, sops: false }])
     }
 
     pub(super) fn log(&self, from: &str, to: &str) -> Result<Option<Vec<String>>, Failure> {

@@ -102,6 +102,9 @@ pub(super) struct State {
     pub(super) no_pods_until: Option<Timestamp>,
     /// When all pods go once, as when a node is lost.
     pub(super) interrupt_in: Option<Timestamp>,
+    /// The containers of its pods end then, and are back at once.
+    pub(super) restart_in: Option<Timestamp>,
+    pub(super) restarted: Option<Timestamp>,
     /// Until when a node has the volume mounted after its last pod.
     pub(super) unmounts_at: Option<Timestamp>,
     pub(super) storage: storage::Storage,
@@ -147,6 +150,8 @@ impl State {
             worker: None,
             no_pods_until: None,
             interrupt_in: None,
+            restart_in: None,
+            restarted: None,
             unmounts_at: None,
             storage: storage::Storage::new(),
             points: BTreeMap::new(),

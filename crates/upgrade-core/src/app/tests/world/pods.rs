@@ -62,6 +62,10 @@ impl State {
         if self.interrupt_in.take_if(|at| *at <= now).is_some() {
             self.pods.clear();
         }
+        let restarts = self.restart_in.take_if(|at| *at <= now).is_some();
+        if restarts {
+            self.restarted = Some(now);
+        }
         let wanted = usize::try_from(self.deployment.replicas).unwrap();
         let version = self.deployment.version.clone();
         let old = self.pods.iter().any(|pod| pod.version != version);
@@ -103,7 +107,7 @@ impl State {
             self.turn_pod(at);
         }
         let healthy = matches!(self.health(&self.deployment.version.clone()), HealthReport::Healthy { .. });
-        self.healthy_since = if healthy { self.healthy_since.or(Some(now)) } else { None };
+        self.healthy_since = if healthy { self.healthy_since.filter(|_| !restarts).or(Some(now)) } else { None };
     }
 
     fn turn_pod(&mut self, at: usize) {
@@ -153,7 +157,10 @@ impl State {
         }
         let rolled_out = self.pods.len() == usize::try_from(self.deployment.replicas).unwrap();
         if rolled_out && self.pods.iter().all(|pod| pod.ready && pod.version == version) {
-            return HealthReport::Healthy { evidence: format!("{} pods ready", self.pods.len()) };
+            return HealthReport::Healthy {
+                evidence: format!("{} pods ready", self.pods.len()),
+                restarted: self.restarted,
+            };
         }
         HealthReport::Waiting("pods are not ready".into())
     }
@@ -226,8 +233,6 @@ impl State {
             object: ObjectRef::new("", "Pod", "notes", &pod.name),
             uid: pod.uid.clone(),
             workload: Some(deployment()),
-            created: pod.created,
-            started: pod.started,
             images: vec![("notes".into(), format!("registry.test/notes:{}", pod.version))],
             served: pod.served,
             claims: vec!["data".into()],
@@ -236,8 +241,6 @@ impl State {
             object: ObjectRef::new("", "Pod", "notes", "frontend"),
             uid: "uid-of-frontend".into(),
             workload: Some(ObjectRef::new("apps", "Deployment", "notes", "frontend")),
-            created: Timestamp::UNIX_EPOCH,
-            started: Some(Timestamp::UNIX_EPOCH),
             images: Vec::new(),
             served: true,
             claims: Vec::new(),
