@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
@@ -42,7 +42,8 @@ pub(crate) struct Context {
     pub(crate) turns: std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     /// Set at the end: no new decision is begun.
     pub(crate) stopping: tokio_util::sync::CancellationToken,
-    pub(crate) synced: AtomicBool,
+    /// Of how many kinds of requests all objects were seen.
+    pub(crate) kinds_seen: AtomicU8,
 }
 
 /// Why nothing can be put right in a namespace any more, if it is being deleted.
@@ -54,8 +55,9 @@ pub(crate) async fn let_go(client: &Client, namespace: &str) -> Result<Option<St
 }
 
 impl Context {
+    /// Whether the API server has answered, and all requests of both kinds were seen.
     pub(crate) fn is_ready(&self) -> bool {
-        self.synced.load(Ordering::Relaxed)
+        self.kinds_seen.load(Ordering::Relaxed) >= 2
     }
 
     pub(crate) fn turn_of(&self, app: &str) -> Arc<Mutex<()>> {

@@ -19,18 +19,24 @@ use crate::reconcile::{ReconcileError, reconcile};
 pub(crate) async fn run<K: Request>(context: Arc<Context>, concurrency: u16) {
     let api: Api<K> = Api::all(context.client.clone());
     let stopping = context.stopping.clone();
-    let stream = Controller::new(api, watcher::Config::default())
+    let controller = Controller::new(api, watcher::Config::default());
+    let store = controller.store();
+    let stream = controller
         .with_config(Config::default().concurrency(concurrency))
         .graceful_shutdown_on(async move { stopping.cancelled().await })
         .run(reconcile::<K>, on_error::<K>, context.clone());
-    context.synced.store(true, Ordering::Relaxed);
-    stream
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, kind = K::KIND.as_str(), "reconcile");
-            }
-        })
-        .await;
+    let seen = async {
+        // It fails when the controller ends before it has seen anything.
+        if store.wait_until_ready().await.is_ok() {
+            context.kinds_seen.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let work = stream.for_each(|result| async move {
+        if let Err(error) = result {
+            tracing::debug!(%error, kind = K::KIND.as_str(), "reconcile");
+        }
+    });
+    tokio::join!(work, seen);
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]

@@ -7,6 +7,7 @@ pub mod apps;
 mod args;
 mod bounded;
 mod clock;
+mod conditions;
 mod context;
 mod controller;
 mod events;

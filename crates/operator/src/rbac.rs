@@ -48,7 +48,7 @@ const fn right(
 /// Every right of the operator, and no other.
 pub const RIGHTS: &[Right] = &[
     right(OURS, "managedapps", &["get", "list", "watch"], Scope::App, "the apps"),
-    right(OURS, "managedapps/status", &["get", "patch"], Scope::App, "who works on an app, what is blocked"),
+    right(OURS, "managedapps/status", &["patch"], Scope::App, "who works on an app, what is blocked"),
     right(
         OURS,
         "upgraderequests",
@@ -56,7 +56,7 @@ pub const RIGHTS: &[Right] = &[
         Scope::App,
         "requests; patch is for our finalizer",
     ),
-    right(OURS, "upgraderequests/status", &["get", "patch"], Scope::App, "plan, journal and result"),
+    right(OURS, "upgraderequests/status", &["patch"], Scope::App, "plan, journal and result"),
     right(
         OURS,
         "rollbackrequests",
@@ -64,7 +64,7 @@ pub const RIGHTS: &[Right] = &[
         Scope::App,
         "requests; create is for automatic rollbacks",
     ),
-    right(OURS, "rollbackrequests/status", &["get", "patch"], Scope::App, "plan, journal and result"),
+    right(OURS, "rollbackrequests/status", &["patch"], Scope::App, "plan, journal and result"),
     right(
         OURS,
         "restorepoints",
@@ -72,7 +72,7 @@ pub const RIGHTS: &[Right] = &[
         Scope::App,
         "restore points; patch is for our finalizer and for voiding, delete for retention",
     ),
-    right(OURS, "restorepoints/status", &["get", "patch"], Scope::App, "whether a restore point is usable"),
+    right(OURS, "restorepoints/status", &["patch"], Scope::App, "whether a restore point is usable"),
     right(
         "",
         "secrets",
@@ -99,21 +99,15 @@ pub const RIGHTS: &[Right] = &[
     right(
         "",
         "persistentvolumeclaims",
-        &["get", "list", "create", "delete", "patch"],
+        &["get", "list", "create", "delete"],
         Scope::App,
         "restoring: helper claims, and the swap",
     ),
     right("", "persistentvolumes", &["get", "list", "patch"], Scope::Cluster, "reclaim policies and reservations"),
-    right("", "nodes", &["get", "list"], Scope::Cluster, "whether a volume is still mounted"),
+    right("", "nodes", &["list"], Scope::Cluster, "whether a volume is still mounted"),
     right("storage.k8s.io", "volumeattachments", &["list"], Scope::Cluster, "whether a volume is still attached"),
     right("storage.k8s.io", "storageclasses", &["get"], Scope::Cluster, "whether a restored claim binds without a pod"),
-    right(
-        "snapshot.storage.k8s.io",
-        "volumesnapshots",
-        &["get", "list", "create", "delete", "patch"],
-        Scope::App,
-        "snapshots",
-    ),
+    right("snapshot.storage.k8s.io", "volumesnapshots", &["get", "list", "create", "delete"], Scope::App, "snapshots"),
     right(
         "snapshot.storage.k8s.io",
         "volumesnapshotcontents",
@@ -138,9 +132,9 @@ pub const RIGHTS: &[Right] = &[
     right("apps", "statefulsets", &["get", "list", "patch"], Scope::App, "as deployments"),
     right("apps", "replicasets", &["get", "list", "patch"], Scope::App, "as deployments"),
     right("apps", "daemonsets", &["get", "list"], Scope::App, "reported: they cannot be stopped"),
-    right("apps", "deployments/scale", &["get", "patch"], Scope::App, "stopping and putting back"),
-    right("apps", "statefulsets/scale", &["get", "patch"], Scope::App, "stopping and putting back"),
-    right("apps", "replicasets/scale", &["get", "patch"], Scope::App, "stopping and putting back"),
+    right("apps", "deployments/scale", &["patch"], Scope::App, "stopping and putting back"),
+    right("apps", "statefulsets/scale", &["patch"], Scope::App, "stopping and putting back"),
+    right("apps", "replicasets/scale", &["patch"], Scope::App, "stopping and putting back"),
     right("batch", "jobs", &["get", "list"], Scope::App, "reported: they cannot be stopped"),
     right("batch", "cronjobs", &["get", "list", "patch"], Scope::App, "suspending"),
     right("autoscaling", "horizontalpodautoscalers", &["list"], Scope::App, "warnings"),
@@ -162,7 +156,7 @@ pub const RIGHTS: &[Right] = &[
     right(
         "source.toolkit.fluxcd.io",
         "gitrepositories",
-        &["get", "list", "patch"],
+        &["get", "patch"],
         Scope::Delivery,
         "what was fetched; patch is for asking it to fetch now",
     ),
@@ -173,7 +167,7 @@ pub const RIGHTS: &[Right] = &[
         Scope::Delivery,
         "where charts come from, and asking it to look for new ones now",
     ),
-    right("source.toolkit.fluxcd.io", "helmcharts", &["get", "list"], Scope::Delivery, "which chart was fetched"),
+    right("source.toolkit.fluxcd.io", "helmcharts", &["get"], Scope::Delivery, "which chart was fetched"),
     right("events.k8s.io", "events", &["create"], Scope::App, "one event for each step"),
     right("coordination.k8s.io", "leases", &["get", "create", "update"], Scope::Own, "leader election"),
 ];

@@ -3,6 +3,7 @@
 mod ask;
 mod finish;
 mod start;
+mod stuck;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +100,11 @@ impl<K: Request> Turn<'_, K> {
             self.drop_finalizer().await?;
             return Ok(Action::await_change());
         }
-        match record(&*self.request)? {
+        let record = match record(&*self.request) {
+            Ok(record) => record,
+            Err(failure) => return self.stuck(failure.into()).await,
+        };
+        match record {
             None if over => {
                 self.drop_finalizer().await?;
                 Ok(Action::await_change())
@@ -167,7 +172,11 @@ impl<K: Request> Turn<'_, K> {
                 self.context.metrics.decisions.inc();
                 self.context.events.publish_changes(&*self.request, self.app.as_ref(), &plan, &before, &after).await;
             }
-            match tick? {
+            let tick = match tick {
+                Ok(tick) => tick,
+                Err(error) => return self.stuck(error.into()).await,
+            };
+            match tick {
                 Tick::Progressed => {}
                 Tick::Wait(until) => return Ok(self.again_at(until)),
                 Tick::Ended(_, Some(until)) if over => return Ok(self.again_at(until)),

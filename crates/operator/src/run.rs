@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -226,7 +226,7 @@ pub(crate) fn context(
         planning: tokio::sync::Mutex::new(()),
         turns: std::sync::Mutex::default(),
         stopping: stop.clone(),
-        synced: AtomicBool::new(false),
+        kinds_seen: AtomicU8::new(0),
         client,
         clock,
         ports,

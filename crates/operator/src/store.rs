@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::engine::{Journal, Plan};
 use upgrade_core::ports::{JournalStore, Revision, SaveError, Stored};
+use windlass_api::Condition;
 use windlass_api::call::{CallError, patch_params};
 
+use crate::conditions::{self, Said};
 use crate::kinds::Request;
 use crate::status;
 
@@ -24,9 +26,26 @@ pub(crate) struct RequestStore<K> {
     kind: PhantomData<K>,
     /// The journal as it was before the last write of it, and the write, for events.
     loaded: Mutex<Option<Journal>>,
+    /// What was last read or written of what the record is written together with.
+    known: Mutex<Known>,
     change: Mutex<Option<(Plan, Journal, Journal)>>,
     /// Whether the request was cancelled when it was last read.
     cancelled: AtomicBool,
+}
+
+/// What conditions are made from.
+struct Known {
+    conditions: Vec<Condition>,
+    generation: Option<i64>,
+    /// Whether the request has an outcome: its conditions are final then.
+    over: bool,
+}
+
+impl Known {
+    fn of<K: Request>(request: &K) -> Self {
+        let status = request.status().cloned().unwrap_or_default();
+        Self { conditions: status.conditions, generation: request.meta().generation, over: status.outcome.is_some() }
+    }
 }
 
 impl<K: Request> RequestStore<K> {
@@ -38,6 +57,7 @@ impl<K: Request> RequestStore<K> {
             name: request.name_any(),
             kind: PhantomData,
             loaded: Mutex::default(),
+            known: Mutex::new(Known::of(request)),
             change: Mutex::default(),
             cancelled: AtomicBool::new(request.cancelled()),
         }
@@ -46,6 +66,17 @@ impl<K: Request> RequestStore<K> {
     /// Whether the request was cancelled, as of the newest read.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// The conditions of a request that is being worked on; nothing for one that is over.
+    fn working(&self, plan: &Plan, journal: &Journal) -> Value {
+        let known = held(&self.known);
+        if known.over {
+            return json!({});
+        }
+        let (reason, message) = (status::phase(plan, journal), status::summary(plan, journal));
+        let said = Said { reason: &reason, message: &message, generation: known.generation, now: journal.started_at };
+        json!({"conditions": conditions::working(&known.conditions, said), "observedGeneration": known.generation})
     }
 
     /// Plan, journal before and journal after all writes since this was last asked.
@@ -102,6 +133,7 @@ impl<K: Request> JournalStore for RequestStore<K> {
         };
         let revision = Revision(request.resource_version().unwrap_or_default());
         self.cancelled.store(request.cancelled(), Ordering::Relaxed);
+        *held(&self.known) = Known::of(&request);
         let record = record(&request)?;
         *held(&self.loaded) = record.as_ref().map(|(_, journal)| journal.clone());
         Ok(record.map(|(plan, journal)| Stored { plan, journal, revision }))
@@ -119,7 +151,9 @@ impl<K: Request> JournalStore for RequestStore<K> {
         let mut written = serde_json::to_value(journal).map_err(unwritable)?;
         let before = held(&self.loaded).as_ref().map(serde_json::to_value).transpose().map_err(unwritable)?;
         vacate(before.as_ref(), &mut written);
-        if let Value::Object(fields) = &mut status {
+        let working = self.working(plan, journal);
+        if let (Value::Object(fields), Value::Object(working)) = (&mut status, working) {
+            fields.extend(working);
             fields.insert("plan".into(), serde_json::to_value(plan).map_err(unwritable)?);
             fields.insert("journal".into(), written);
         }
@@ -131,6 +165,7 @@ impl<K: Request> JournalStore for RequestStore<K> {
         let written = self.api.patch_status(&self.name, &patch_params(), &patch).await;
         match written.map_err(CallError::on::<K>("patch", &self.namespace, &self.name)) {
             Ok(request) => {
+                *held(&self.known) = Known::of(&request);
                 if let Some(before) = held(&self.loaded).replace(journal.clone()) {
                     let mut change = held(&self.change);
                     let first = change.take().map_or(before, |(_, first, _)| first);

@@ -14,16 +14,17 @@ use upgrade_core::engine::{self, Cause, Journal, Plan};
 use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume};
 use windlass_api::call::{CallError, patch_params, post_params};
 use windlass_api::{
-    COMPLETE, ConditionStatus, FAILED, Leftover, OperationKind, OperationStatus, Outcome, READY, RECONCILING,
-    RollbackData, RollbackRequest, RollbackRequestSpec, RollbackTo, STALLED, Subject, UpgradeRequest, set_condition,
+    Condition, Leftover, OperationKind, OperationStatus, Outcome, RollbackData, RollbackRequest, RollbackRequestSpec,
+    RollbackTo, Subject, UpgradeRequest,
 };
 
 use super::ask::{AUTOMATIC, Other};
 use super::{QUEUE_PAUSE, ReconcileError, Turn, inputs_of};
+use crate::conditions::{self, Said};
 use crate::kinds::{Either, Request};
 use crate::metrics::Ended;
 use crate::status;
-use crate::store::{RequestStore, failed};
+use crate::store::{RequestStore, failed, record};
 
 impl<K: Request> Turn<'_, K> {
     /// The engine has ended the operation: says how, and hands over to a rollback where one follows. The answer is when to look
@@ -131,7 +132,11 @@ impl<K: Request> Turn<'_, K> {
                 };
                 self.create_rollback(&name, spec).await?;
                 let message = format!("{reason}; waiting for rollback {name} to begin");
-                self.patch_status(json!({"phase": "RollingBack", "message": message, "rollback": name})).await?;
+                let mut fields = self.working("RollingBack", &message);
+                if let Value::Object(fields) = &mut fields {
+                    fields.insert("rollback".into(), name.clone().into());
+                }
+                self.patch_status(fields).await?;
                 tracing::info!(rollback = %name, "a rollback is to take over");
                 After::Wait
             }
@@ -263,6 +268,15 @@ impl<K: Request> Turn<'_, K> {
         }
     }
 
+    /// The upgrade that a rollback has taken over and, being undone itself, given back to nobody.
+    async fn not_put_right(&self, outcome: Outcome) -> Result<Option<String>, Failure> {
+        let undone = matches!(outcome, Outcome::Cancelled | Outcome::Undone);
+        let Some((plan, _)) = record(&*self.request)?.filter(|_| undone) else { return Ok(None) };
+        let taken = inputs_of(&plan).map(|inputs| inputs.take_over).unwrap_or_default();
+        let half_way = |other: &Other| other.is_upgrade && taken.contains(&other.uid) && !other.leftovers.is_empty();
+        Ok(self.others_of_app().await?.into_iter().find(half_way).map(|other| other.name))
+    }
+
     /// Writes how it ended. The outcome is written last: until then everything before it is done again after a crash.
     async fn finish_with(&self, outcome: Outcome, message: &str, more: Value) -> Result<(), ReconcileError> {
         let now = self.context.clock.now();
@@ -276,20 +290,16 @@ impl<K: Request> Turn<'_, K> {
             let (ready, reason) = readiness(K::KIND, outcome);
             if let Some(ready) = ready {
                 self.context.apps.set_ready(&app, ready, reason, message).await?;
+            } else if let Some(upgrade) = self.not_put_right(outcome).await? {
+                let message =
+                    format!("{message}. UpgradeRequest {upgrade}, which it had taken over, is half way: roll it back");
+                self.context.apps.set_ready(&app, false, "NeedsRollback", &message).await?;
             }
             self.release(&app).await?;
         }
         let good = matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo | Outcome::Planned);
         let generation = self.request.meta().generation;
-        let mut conditions = Vec::new();
-        let mut set = |type_: &str, holds: bool| {
-            let status = if holds { ConditionStatus::True } else { ConditionStatus::False };
-            set_condition(&mut conditions, type_, status, &format!("{outcome:?}"), message, generation, now);
-        };
-        set(if good { COMPLETE } else { FAILED }, true);
-        set(READY, good);
-        set(RECONCILING, false);
-        set(STALLED, !good);
+        let conditions = conditions::ended(&self.conditions(), outcome, Said { reason: "", message, generation, now });
         let mut fields = json!({
             "outcome": outcome, "phase": format!("{outcome:?}"), "message": message, "finishedAt": now,
             "conditions": conditions, "observedGeneration": generation,
@@ -302,6 +312,18 @@ impl<K: Request> Turn<'_, K> {
         self.context.metrics.ended.get_or_create(&labels).inc();
         self.context.events.publish(&*self.request, self.app.as_ref(), !good, &format!("{outcome:?}"), message).await;
         Ok(())
+    }
+
+    pub(super) fn conditions(&self) -> Vec<Condition> {
+        self.request.status().map(|status| status.conditions.clone()).unwrap_or_default()
+    }
+
+    /// The status of a request that is not over.
+    pub(super) fn working(&self, phase: &str, message: &str) -> Value {
+        let generation = self.request.meta().generation;
+        let said = Said { reason: phase, message, generation, now: self.context.clock.now() };
+        let conditions = conditions::working(&self.conditions(), said);
+        json!({"phase": phase, "message": message, "conditions": conditions, "observedGeneration": generation})
     }
 
     pub(super) async fn patch_status(&self, status: Value) -> Result<(), Failure> {

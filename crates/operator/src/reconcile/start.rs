@@ -155,7 +155,7 @@ impl<K: Request> Turn<'_, K> {
     async fn wait_for(&self, message: &str) -> Result<Action, ReconcileError> {
         let known = self.request.status().and_then(|status| status.message.as_deref());
         if known != Some(message) {
-            self.patch_status(json!({"phase": "Queued", "message": message})).await?;
+            self.patch_status(self.working("Queued", message)).await?;
         }
         Ok(Action::requeue(QUEUE_PAUSE))
     }

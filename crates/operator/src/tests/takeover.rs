@@ -12,12 +12,12 @@ use crate::kinds::Request;
 use crate::status;
 
 /// An app, whose operations are what a test writes into their status.
-struct Estate {
-    cluster: Cluster,
+pub(super) struct Estate {
+    pub(super) cluster: Cluster,
 }
 
 impl Estate {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let estate = Self { cluster: cluster().await };
         let app = json!({
             "metadata": { "name": "notes" },
@@ -27,38 +27,38 @@ impl Estate {
         estate
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub(super) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.cluster.server.client(), NS)
     }
 
-    async fn upgrade(&self, name: &str) -> UpgradeRequest {
+    pub(super) async fn upgrade(&self, name: &str) -> UpgradeRequest {
         let spec = json!({ "subject": { "kind": "ManagedApp", "name": "notes" }, "target": { "components": { "image/notes": "1.1.0" } } });
         make(&self.api(), json!({ "metadata": { "name": name }, "spec": spec })).await
     }
 
-    async fn rollback(&self, name: &str, to: Value) -> RollbackRequest {
+    pub(super) async fn rollback(&self, name: &str, to: Value) -> RollbackRequest {
         let spec = json!({ "subject": { "kind": "ManagedApp", "name": "notes" }, "to": to, "data": "Restore" });
         make(&self.api(), json!({ "metadata": { "name": name }, "spec": spec })).await
     }
 
-    async fn write<K: Request>(&self, request: &K, status: Value) {
+    pub(super) async fn write<K: Request>(&self, request: &K, status: Value) {
         let patch = Patch::Merge(json!({ "status": status }));
         self.api::<K>().patch_status(&request.name_any(), &PatchParams::default(), &patch).await.unwrap();
     }
 
-    async fn status_of<K: Request>(&self, request: &K) -> OperationStatus {
+    pub(super) async fn status_of<K: Request>(&self, request: &K) -> OperationStatus {
         self.api::<K>().get(&request.name_any()).await.unwrap().status().cloned().unwrap_or_default()
     }
 
-    async fn turn<K: Request>(&self, request: &K) {
+    pub(super) async fn turn<K: Request>(&self, request: &K) {
         let found = self.api::<K>().get(&request.name_any()).await.unwrap();
         reconcile(Arc::new(found), self.cluster.context.clone()).await.unwrap();
     }
 
-    async fn activate<K: Request>(&self, request: &K) {
+    pub(super) async fn activate<K: Request>(&self, request: &K) {
         let active = json!({ "kind": K::KIND, "name": request.name_any(), "uid": request.uid(), "since": "2026-01-01T00:00:00Z" });
         self.activate_with(active).await;
     }
@@ -79,7 +79,7 @@ impl Estate {
     }
 
     /// An upgrade that is being watched, past its point of no return.
-    async fn watched(&self, name: &str) -> UpgradeRequest {
+    pub(super) async fn watched(&self, name: &str) -> UpgradeRequest {
         let upgrade = self.upgrade(name).await;
         let (plan, journal) = self.record(&upgrade, &["suspend/x", "protect/data", "release/resume/x"], &[]);
         self.write(&upgrade, json!({ "plan": plan, "journal": journal })).await;
@@ -88,7 +88,7 @@ impl Estate {
     }
 
     /// The same, which the engine has just ended because it failed.
-    async fn failed(&self, name: &str) -> UpgradeRequest {
+    pub(super) async fn failed(&self, name: &str) -> UpgradeRequest {
         let upgrade = self.watched(name).await;
         let (plan, mut journal) = self.record(&upgrade, &["suspend/x", "protect/data", "release/resume/x"], &[]);
         let failure = Failure::permanent("unhealthy", "it crashes");
@@ -98,7 +98,7 @@ impl Estate {
     }
 
     /// A plan for a request of which these steps are done.
-    fn record<K: Request>(&self, request: &K, done: &[&str], take_over: &[&str]) -> (Plan, Journal) {
+    pub(super) fn record<K: Request>(&self, request: &K, done: &[&str], take_over: &[&str]) -> (Plan, Journal) {
         let minute = SignedDuration::from_mins(1);
         let step = |id: &str, step: AppStep| Step::new(id, id, step.to_value(), minute);
         let claim = || "data".to_owned();

@@ -80,10 +80,6 @@ pub(super) fn sources(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
     comes_from_ours(verdict, spec, facts);
     let ours = |source: &&SourceFacts| spec.repositories.iter().any(|repository| fetches(source, repository));
     for source in facts.delivery.sources.iter().filter(ours) {
-        if source.verifies {
-            let message = format!("{} accepts signed commits only, and Windlass cannot sign here", source.object);
-            verdict.refuse("source-verifies", message, "");
-        }
         if source.commit.is_none() {
             let message = format!("{} has no artifact yet", source.object);
             verdict.refuse("source-without-artifact", message, "wait until it has fetched once");
@@ -91,9 +87,13 @@ pub(super) fn sources(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
     }
 }
 
-/// What is written must be what some source fetches.
+/// What is written must be what some source fetches, and takes.
 pub(super) fn is_fetched(verdict: &mut Verdict, facts: &AppFacts, repository: &Repository) {
     let sources = &facts.delivery.sources;
+    for source in sources.iter().filter(|source| source.verifies && fetches(source, repository)) {
+        let message = format!("{} accepts signed commits only, and Windlass cannot sign here", source.object);
+        verdict.refuse("source-verifies", message, "commit the versions by hand, or take spec.verify off the source");
+    }
     if sources.is_empty() || sources.iter().any(|source| fetches(source, repository)) {
         return;
     }

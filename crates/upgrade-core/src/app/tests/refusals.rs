@@ -163,6 +163,8 @@ fn each_reason_not_to_roll_back_is_refused_by_name() {
         ("repository-not-the-source", |_, facts| facts.delivery.sources[0].url = "https://git.test/x".into()),
         ("branch-not-the-source", |_, facts| facts.delivery.sources[0].branch = Some("release".into())),
         ("source-not-a-branch", |_, facts| facts.delivery.sources[0].branch = None),
+        // The data would be swapped, and the commit that goes with it never be fetched.
+        ("source-verifies", |_, facts| facts.delivery.sources[0].verifies = true),
         ("foreign-consumer", |_, facts| {
             let mut other = workload();
             other.object = ObjectRef::new("apps", "Deployment", "notes", "reader");
