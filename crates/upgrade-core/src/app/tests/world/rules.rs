@@ -182,6 +182,14 @@ impl State {
         }
     }
 
+    /// When a parent works, below which Git declares that the app's own object is not suspended.
+    pub(super) fn note_release_by_parent(&mut self) {
+        let spec = self.objects[1].spec.clone();
+        if let Some(running) = &mut self.running {
+            running.released |= spec == running.to;
+        }
+    }
+
     /// Before an operation says that it has succeeded.
     pub(super) fn may_record(&mut self) {
         let Some(running) = self.running.clone() else { return };
