@@ -136,7 +136,7 @@ fn a_person_can_go_back_from_a_success_with_the_data_or_without() {
 }
 
 /// Runs the operation once for each port call and each fault that makes a difference there.
-fn with_each_fault(
+pub(super) fn with_each_fault(
     about: &str,
     faults: fn(&str) -> &'static [Fault],
     run: impl Fn(Trouble) -> Journey,
@@ -209,7 +209,7 @@ fn a_rollback_survives_a_crash_before_and_after_every_call() {
 }
 
 /// What does not pass: the API refuses for good.
-fn refused(call: &str) -> &'static [Fault] {
+pub(super) fn refused(call: &str) -> &'static [Fault] {
     if call.starts_with("journal.") { &[] } else { &[Fault::Refused] }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::journeys::{assert_sound, setups};
+use super::journeys::{assert_sound, refused, setups, with_each_fault};
 use super::world::{Behaviour, Fault, PLAIN, RELEASE, Setup, Trouble, World};
 use crate::app::after::FollowUp;
 use crate::engine::Outcome;
@@ -45,6 +45,19 @@ fn cancel() -> impl Strategy<Value = Option<usize>> {
 fn behaviour() -> impl Strategy<Value = Option<Behaviour>> {
     let broken = [Behaviour::Crashes, Behaviour::NeverReady, Behaviour::BreaksLater];
     prop::option::of(prop::sample::select(broken.to_vec()))
+}
+
+#[test]
+fn an_upgrade_that_is_cancelled_and_refused_anything_is_undone_all_the_same() {
+    for setup in [PLAIN, RELEASE] {
+        let run = |trouble| {
+            World::new(setup)
+                .upgrade(Trouble { cancel_after: Some("release/fetch/gitrepository/flux-system/apps"), ..trouble })
+        };
+        with_each_fault(&format!("cancelled {setup:?}"), refused, run, |_, journey| {
+            assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
+        });
+    }
 }
 
 proptest! {
