@@ -70,24 +70,104 @@ impl Failure {
         Self { code: error.code().into(), message, hint: error.hint(), retryable: error.is_retryable() }
     }
 
-    /// The same failure with message and hint cut to `max` bytes in all, at character boundaries.
+    /// The same failure with code, message and hint cut to `max` bytes in all, as JSON writes them.
     #[must_use]
     pub fn bounded(mut self, max: usize) -> Self {
+        truncate(&mut self.code, max / 8);
         truncate(&mut self.hint, max / 4);
-        let left = max.saturating_sub(self.hint.len());
+        let left = max.saturating_sub(written(&self.code) + written(&self.hint));
         truncate(&mut self.message, left);
         self
     }
 }
 
+/// Cuts what JSON would write in more than `max` bytes, quotes not counted, at a character boundary: what is kept is JSON, and
+/// a text full of quotes takes twice its length there.
 pub(crate) fn truncate(text: &mut String, max: usize) {
-    if text.len() <= max {
+    if written(text) <= max {
         return;
     }
-    let mut end = max.saturating_sub('…'.len_utf8());
-    while end > 0 && !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let Some(room) = max.checked_sub(MORE.len_utf8()) else { return text.clear() };
+    let mut used = 0;
+    let fits = text.char_indices().find(|(_, one)| {
+        used += width(*one);
+        used > room
+    });
+    let end = fits.map_or(text.len(), |(at, _)| at);
     text.truncate(end);
-    text.push('…');
+    text.push(MORE);
+}
+
+/// Stands for what was cut off.
+const MORE: char = '…';
+
+/// How many bytes JSON takes for a text, without its quotes.
+fn written(text: &str) -> usize {
+    text.chars().map(width).sum()
+}
+
+fn width(one: char) -> usize {
+    match one {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        one => one.len_utf8(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_where_json_would_take_more_bytes_and_never_inside_a_character() {
+        let cases = [
+            ("", 0, ""),
+            ("abcdef", 6, "abcdef"),
+            ("abcdefg", 6, "abc…"),
+            ("éééé", 8, "éééé"),
+            ("éééé", 7, "éé…"),
+            ("aéééé", 7, "aé…"),
+            ("say \"no\"", 10, "say \"no\""),
+            ("say \"no\"", 9, "say \"…"),
+            ("\u{1}\u{1}", 12, "\u{1}\u{1}"),
+            ("\u{1}\u{1}", 11, "\u{1}…"),
+            ("a\nb", 4, "a\nb"),
+            ("a\nb", 3, "…"),
+            ("abcd", 2, ""),
+        ];
+        for (text, max, expected) in cases {
+            let mut cut = text.to_owned();
+            truncate(&mut cut, max);
+            assert_eq!(cut, expected, "{text:?} at {max}");
+            let json = serde_json::to_string(&cut).unwrap();
+            assert!(json.len() - 2 <= max, "{json} at {max}");
+            assert_eq!(written(&cut), json.len() - 2);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_cut_to_its_limit_with_a_quarter_for_the_hint() {
+        let size = |failure: &Failure| {
+            [&failure.code, &failure.message, &failure.hint].map(|text| serde_json::to_string(text).unwrap().len() - 2)
+        };
+        let failure = |code: usize, message: usize, hint: usize| {
+            Failure::permanent(&"c".repeat(code), "m".repeat(message)).with_hint("h".repeat(hint))
+        };
+        let cases = [
+            (failure(8, 700, 60), [8, 700, 60]),
+            // One byte more than there is room for.
+            (failure(8, 701, 60), [8, 700, 60]),
+            (failure(8, 568, 192), [8, 568, 192]),
+            (failure(8, 568, 193), [8, 568, 192]),
+            (failure(97, 5000, 5000), [96, 480, 192]),
+        ];
+        for (failure, expected) in cases {
+            let whole = size(&failure) == expected;
+            let cut = failure.clone().bounded(768);
+            assert_eq!(size(&cut), expected);
+            assert_eq!(cut == failure, whole);
+        }
+        let quoted = Failure::transient("c", "\"".repeat(768)).with_hint("\n".repeat(768)).bounded(768);
+        assert!(size(&quoted).iter().sum::<usize>() <= 768, "{quoted:?}");
+    }
 }

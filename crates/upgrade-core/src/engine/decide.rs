@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::journal::{Cause, Course, Entry, Journal, MAX_ERROR, MAX_EVIDENCE, Outcome, StepState};
+use super::journal::{Cause, Course, Entry, Journal, MAX_ERROR, MAX_EVIDENCE, MAX_WAITING, Outcome, StepState};
 use super::plan::{Direction, Plan, Step, Stretch};
 use crate::Failure;
 
@@ -285,7 +285,7 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
 
 fn wait(entry: &mut Entry, waiting_for: String, pause: SignedDuration, now: Timestamp) {
     entry.waiting_for = waiting_for;
-    crate::failure::truncate(&mut entry.waiting_for, MAX_ERROR / 2);
+    crate::failure::truncate(&mut entry.waiting_for, MAX_WAITING);
     entry.look_again = later(now, pause.max(pace(now.duration_since(entry.started_at))));
 }
 

@@ -13,8 +13,13 @@ pub(super) const MAX_EVIDENCE: usize = 1536;
 pub(super) const MAX_INTENT: usize = 512;
 /// The most bytes of the last error of a step.
 pub(super) const MAX_ERROR: usize = 768;
-/// The most bytes of one whole entry, for the check that a plan's record fits its store.
-pub(super) const MAX_ENTRY: usize = MAX_EVIDENCE + MAX_INTENT + MAX_ERROR + 256;
+/// The most bytes of what a step waits for.
+pub(super) const MAX_WAITING: usize = 256;
+/// The most bytes of one whole entry without the step's id, for the check that a plan's record fits its store: the last
+/// number is for keys, states, numbers and four instants.
+pub(super) const MAX_ENTRY: usize = MAX_EVIDENCE + MAX_INTENT + MAX_ERROR + MAX_WAITING + 384;
+/// The most bytes of a journal besides its entries, without ids: why it turned back and how it ended, each with an error.
+pub(super) const MAX_FRAME: usize = 2 * MAX_ERROR + 640;
 
 /// Where one step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

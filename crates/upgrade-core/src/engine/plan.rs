@@ -267,7 +267,12 @@ impl Plan {
     pub fn leaves_room_for(&self, more_steps: usize) -> Result<(), PlanError> {
         let size = json_len(self);
         let step = size / self.steps.len().max(1);
-        let needed = size + more_steps * step + (self.steps.len() + more_steps) * journal::MAX_ENTRY;
+        let ids = self.steps.iter().map(|step| json_len(&step.id));
+        let longest = ids.clone().max().unwrap_or(0);
+        // Each entry names its step, and so do the reason to turn back and the end.
+        let named = ids.sum::<usize>() + (more_steps + 2) * longest;
+        let entries = (self.steps.len() + more_steps) * journal::MAX_ENTRY + journal::MAX_FRAME + named;
+        let needed = size + more_steps * step + entries;
         if needed > Self::MAX_RECORD {
             return Err(PlanError::TooLarge { needed });
         }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::decide::{Decision, Facts, GuardState, Observation, decide, settle};
-use super::journal::{Course, Journal, MAX_INTENT, Outcome};
+use super::journal::{Course, Journal, MAX_ERROR, MAX_INTENT, Outcome};
 use super::plan::{Direction, Plan, PlanError, Step};
 use crate::ports::{Clock, JournalStore, Revision, SaveError, Stored};
 use crate::{Coded, Failure};
@@ -190,7 +190,8 @@ impl Engine<'_> {
                 self.save(&plan, &journal, revision).await?;
                 Ok(Tick::Progressed)
             }
-            Decision::LetGo(why) => {
+            Decision::LetGo(mut why) => {
+                crate::failure::truncate(&mut why, MAX_ERROR);
                 journal.course = Course::LetGo { why };
                 self.save(&plan, &journal, revision).await?;
                 Ok(Tick::Progressed)

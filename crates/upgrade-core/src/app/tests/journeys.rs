@@ -11,7 +11,7 @@ use crate::ports::HealthReport;
 const DECLARED: Setup = Setup { declares_suspend: true, as_found: Some(false), ..PLAIN };
 
 /// Every way of delivery that changes the order of things.
-fn setups() -> Vec<Setup> {
+pub(super) fn setups() -> Vec<Setup> {
     vec![
         PLAIN,
         Setup { declares_replicas: true, as_found: Some(false), ..PLAIN },
@@ -23,7 +23,7 @@ fn setups() -> Vec<Setup> {
     ]
 }
 
-fn assert_sound(journey: &Journey, about: &str) {
+pub(super) fn assert_sound(journey: &Journey, about: &str) {
     let faults = journey.faults();
     assert!(faults.is_empty(), "{about}: {faults:#?}\noutcome {:?}\n{:#?}", journey.outcome(), journey.calls());
 }
@@ -114,7 +114,7 @@ fn a_version_that_served_and_broke_asks_first() {
 fn a_version_that_has_soaked_stays_when_its_app_is_gone_at_the_end() {
     let run = |trouble| World::new(Setup { always: true, ..PLAIN }).upgrade(trouble);
     let last = run(Trouble::default()).calls().iter().position(|call| *call == "apps.set_current").unwrap();
-    let journey = run(Trouble { fault: Some((last, Fault::Refused)), ..Trouble::default() });
+    let journey = run(Trouble { faults: vec![(last, Fault::Refused)], ..Trouble::default() });
     assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "finish/record"));
     assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }), "{:?}", journey.follow_up());
 }
@@ -136,7 +136,7 @@ fn a_person_can_go_back_from_a_success_with_the_data_or_without() {
 }
 
 /// Runs the operation once for each port call and each fault that makes a difference there.
-fn with_each_fault(
+pub(super) fn with_each_fault(
     about: &str,
     faults: fn(&str) -> &'static [Fault],
     run: impl Fn(Trouble) -> Journey,
@@ -146,7 +146,7 @@ fn with_each_fault(
     assert_sound(&calm, about);
     for (at, name) in calm.calls().into_iter().enumerate() {
         for fault in faults(name) {
-            let journey = run(Trouble { fault: Some((at, *fault)), ..Trouble::default() });
+            let journey = run(Trouble { faults: vec![(at, *fault)], ..Trouble::default() });
             let about = format!("{about}, {fault:?} of call {at} ({name})");
             assert_sound(&journey, &about);
             ends(&calm, &journey);
@@ -209,7 +209,7 @@ fn a_rollback_survives_a_crash_before_and_after_every_call() {
 }
 
 /// What does not pass: the API refuses for good.
-fn refused(call: &str) -> &'static [Fault] {
+pub(super) fn refused(call: &str) -> &'static [Fault] {
     if call.starts_with("journal.") { &[] } else { &[Fault::Refused] }
 }
 

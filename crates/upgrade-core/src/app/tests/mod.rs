@@ -9,4 +9,5 @@ mod meddling;
 mod plans;
 mod refusals;
 mod served;
+mod storms;
 mod world;

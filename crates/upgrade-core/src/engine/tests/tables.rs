@@ -11,13 +11,13 @@ use crate::engine::{
 };
 use crate::ports::{Clock, JournalStore};
 
-const CALM: Facts = Facts { cancel: false, let_go: None, guard: GuardState::Held };
+pub(super) const CALM: Facts = Facts { cancel: false, let_go: None, guard: GuardState::Held };
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
-fn journal(plan: &Plan, entries: &[(&str, StepState)]) -> Journal {
+pub(super) fn journal(plan: &Plan, entries: &[(&str, StepState)]) -> Journal {
     let mut journal = Journal::new(plan, at(0));
     for (step, state) in entries {
         let step = plan.step(step).unwrap().1;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::engine::{
     Direction, Effect, Engine, EngineError, Guard, GuardState, Journal, MemoryStore, Observation, Plan, Signals, Step,
-    StepContext, StepRunner, Tick,
+    StepContext, StepRunner, StepState, Tick,
 };
 use crate::ports::{Clock, JournalStore, Revision, SaveError, Stored};
 
@@ -49,6 +49,13 @@ pub(super) struct State {
     pub(super) guard_lost: bool,
     /// How often the journal was written.
     pub(super) saves: usize,
+    /// The call of `prepare` during which the guard goes, by its number.
+    pub(super) guard_goes_at: Option<usize>,
+    /// How often a tick ended because of that.
+    pub(super) halts: usize,
+    /// Steps that could not be undone in time, at any time.
+    pub(super) left_over: BTreeSet<String>,
+    preparations: usize,
     /// The step that was prepared last, until something was done.
     prepared: Option<String>,
     now: Timestamp,
@@ -83,6 +90,8 @@ impl StepRunner for Warehouse {
         let made = cx.direction == Direction::Do && state.lifted.contains(&cx.step.id);
         assert!(!made, "{} is prepared although its effect is there", cx.step.id);
         state.prepared = Some(cx.step.id.clone());
+        state.guard_lost |= state.guard_goes_at == Some(state.preparations);
+        state.preparations += 1;
         Ok(json!({"crate": cx.step.id}))
     }
 
@@ -177,7 +186,12 @@ impl JournalStore for Reachable<'_> {
         if self.warehouse.state.lock().unwrap().crashed {
             return Err(Failure::transient("crash", "died").into());
         }
-        self.warehouse.state.lock().unwrap().saves += 1;
+        {
+            let mut state = self.warehouse.state.lock().unwrap();
+            state.saves += 1;
+            let left = journal.entries.iter().filter(|entry| entry.state == StepState::Leftover);
+            state.left_over.extend(left.map(|entry| entry.step.clone()));
+        }
         self.store.save(operation, plan, journal, expected).await
     }
 }
@@ -236,7 +250,15 @@ pub(super) fn drive_with(
                     warehouse.sleep(pause).await;
                 }
                 Ok(Tick::Ended(_, None)) => break,
-                Err(EngineError::GuardLost(_)) => warehouse.state.lock().unwrap().guard_lost = false,
+                Err(EngineError::GuardLost(_)) => {
+                    let seen = |state: &State| (state.effects.len(), state.saves);
+                    let before = seen(&warehouse.state.lock().unwrap());
+                    let _ = engine.tick("op", signals(tick)).await;
+                    let mut state = warehouse.state.lock().unwrap();
+                    assert_eq!(seen(&state), before, "something is done without the guard");
+                    state.guard_lost = false;
+                    state.halts += 1;
+                }
                 Err(EngineError::Store(_)) if warehouse.state.lock().unwrap().crashed => {}
                 Err(error) => panic!("{error}"),
             }

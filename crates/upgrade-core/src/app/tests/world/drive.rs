@@ -3,30 +3,92 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::super::builders::{release, spec, upgrade_to};
 use super::rules::Running;
 use super::{Fault, State, World, Write};
+use crate::Failure;
 use crate::app::after::{FollowUp, Situation, follow_up, sighting};
 use crate::app::facts::{AppFacts, FactPorts, gather};
 use crate::app::preflight;
 use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, AutoRollback, Consistency, RollbackAsk, rollback, upgrade};
-use crate::engine::{Engine, EngineError, Journal, Outcome, Plan, Signals, StepState, Tick};
+use crate::engine::{
+    Effect, Engine, EngineError, Journal, Observation, Outcome, Plan, Signals, StepContext, StepRunner, StepState, Tick,
+};
 use crate::ports::{Clock, JournalStore, ReclaimPolicy, RestorePointRecord, Workloads};
 
 /// What somebody else does to the world.
 pub(in crate::app::tests) type Meddle = fn(&mut State);
 
 /// What goes wrong while an operation runs.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(in crate::app::tests) struct Trouble {
-    /// One port call, by its number.
-    pub(in crate::app::tests) fault: Option<(usize, Fault)>,
+    /// Port calls, by their numbers.
+    pub(in crate::app::tests) faults: Vec<(usize, Fault)>,
+    /// Cancelled from this tick on.
+    pub(in crate::app::tests) cancel_at: Option<usize>,
     /// Cancelled once this step is done.
     pub(in crate::app::tests) cancel_after: Option<&'static str>,
     /// Somebody does something once this step is done; before the first one when it is empty.
     pub(in crate::app::tests) meddle: Option<(&'static str, Meddle)>,
+}
+
+/// The runner, whose effects are noted when they are begun without the guard.
+struct Watched<'a> {
+    runner: AppRunner,
+    world: &'a World,
+}
+
+#[async_trait]
+impl StepRunner for Watched<'_> {
+    fn workflows(&self) -> &'static [&'static str] {
+        self.runner.workflows()
+    }
+
+    async fn prepare(&self, cx: StepContext<'_>) -> Result<Value, Failure> {
+        self.runner.prepare(cx).await
+    }
+
+    async fn act(&self, cx: StepContext<'_>) -> Result<Effect, Failure> {
+        {
+            let mut state = self.world.state();
+            if state.guard_lost {
+                state.breach(format!("{} is done without the guard", cx.step.id));
+            }
+        }
+        self.runner.act(cx).await
+    }
+
+    async fn observe(&self, cx: StepContext<'_>) -> Result<Observation, Failure> {
+        self.runner.observe(cx).await
+    }
+}
+
+/// What an operation finds and puts back when it is undone: another may have left something, and lists that itself.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::app::tests) struct Found {
+    holds: Vec<Option<String>>,
+    suspends: Vec<Option<bool>>,
+    frozen: bool,
+    live: String,
+    replicas: i32,
+    policy: Option<ReclaimPolicy>,
+}
+
+impl Found {
+    fn new(state: &State) -> Self {
+        Self {
+            holds: state.objects.iter().map(|one| one.held_by.clone()).collect(),
+            suspends: state.objects.iter().map(|one| one.suspend).collect(),
+            frozen: state.deployment.frozen,
+            live: state.deployment.version.clone(),
+            replicas: state.deployment.replicas,
+            policy: state.storage.volume_of("data").map(|volume| volume.policy),
+        }
+    }
 }
 
 /// An operation that has ended.
@@ -111,6 +173,7 @@ impl World {
         {
             let mut state = self.state();
             let volume = state.volume_name();
+            state.found = Some(Found::new(&state));
             state.running = Some(Running {
                 operation: plan.operation.clone(),
                 rollback: (plan.workflow == rollback::WORKFLOW).then(|| inputs.restore.is_some()),
@@ -151,17 +214,17 @@ impl World {
         {
             let mut state = self.state();
             state.calls.clear();
-            state.fault = trouble.fault;
+            state.faults = trouble.faults;
         }
         let mut meddle = trouble.meddle;
         let mut journal = start;
-        for _ in 0..3000 {
+        for tick in 0..3000 {
             let done = |step: &str| journal.entry(step).is_some_and(|entry| entry.state == StepState::Done);
             if let Some((_, act)) = meddle.take_if(|(step, _)| step.is_empty() || done(step)) {
                 act(&mut self.state());
             }
-            let cancel = trouble.cancel_after.is_some_and(done);
-            let runner = AppRunner::new(self.ports());
+            let cancel = trouble.cancel_after.is_some_and(done) || trouble.cancel_at.is_some_and(|at| at <= tick);
+            let runner = Watched { runner: AppRunner::new(self.ports()), world: self };
             let engine = Engine { store: &**self, runner: &runner, guard: &**self, clock: &**self };
             match poll(engine.tick(operation, Signals { cancel, let_go: None })) {
                 Some(Ok(Tick::Progressed)) => {}
@@ -169,6 +232,11 @@ impl World {
                 Some(Ok(Tick::Ended(_, Some(until)))) if until < give_up(&journal) => self.pass_until(until),
                 Some(Ok(Tick::Ended(..))) => break,
                 Some(Err(EngineError::Store(_))) => self.state().pass(SignedDuration::from_secs(1)),
+                Some(Err(EngineError::GuardLost(_))) => {
+                    let mut state = self.state();
+                    state.guard_lost = false;
+                    state.pass(SignedDuration::from_secs(1));
+                }
                 Some(Err(error)) => panic!("{error}"),
                 None => {
                     let mut state = self.state();
@@ -179,6 +247,10 @@ impl World {
             }
             journal = block_on(self.journals.load(operation)).unwrap().unwrap().journal;
         }
+        let mut state = self.state();
+        state.faults.clear();
+        state.guard_lost = false;
+        drop(state);
         journal
     }
 
@@ -274,18 +346,26 @@ impl Journey {
             Outcome::Undone(_) | Outcome::LetGo { .. } => &inputs.from[0].value,
         };
         let undone = matches!(self.outcome(), Outcome::Undone(_));
-        must(self.journal.leftovers(&self.plan).is_empty(), "something is left over");
         must(state.git.head().version == *version, "the head carries another version");
-        must(state.deployment.version == *version, "another version is live");
-        let own = &state.objects[1];
-        must(own.suspend == inputs.roots.last().unwrap().as_found, "suspend is not as it was found");
-        must(state.objects.iter().all(|one| one.held_by.is_none()), "a hold is left");
-        must(!state.deployment.frozen, "the workload is still kept from being applied");
+        let now = Found::new(&state);
+        // A rollback begins in what a failed upgrade has left.
+        let found = state.found.as_ref().filter(|_| undone && self.plan.workflow == rollback::WORKFLOW);
+        let put_back = |same: fn(&Found, &Found) -> bool| found.is_some_and(|found| same(found, &now));
+        must(now.live == *version || put_back(|a, b| a.live == b.live), "another version is live");
+        let as_found = now.suspends[1] == inputs.roots.last().unwrap().as_found;
+        must(as_found || put_back(|a, b| a.suspends == b.suspends), "suspend is not as it was found");
+        let free = now.holds.iter().all(Option::is_none);
+        // What was held before may not be let go while Git still has the version that the data is not of: that is listed.
+        let left = self.journal.leftovers(&self.plan);
+        let listed = left.iter().all(|left| left.what.contains("suspended"));
+        let held = put_back(|found, now| found.holds.iter().zip(&now.holds).all(|(a, b)| a.is_some() || b.is_none()));
+        must(left.is_empty() || held && listed, "something is left over");
+        must(free || put_back(|a, b| a.holds == b.holds) || held && !left.is_empty(), "a hold is left");
+        must(!now.frozen || put_back(|a, b| a.frozen == b.frozen), "the workload is still kept from being applied");
+        let deletes = now.policy == Some(ReclaimPolicy::Delete);
+        must(deletes || put_back(|a, b| a.policy == b.policy), "the reclaim policy is not as found");
+        must(now.replicas == 2 || put_back(|a, b| a.replicas == b.replicas), "the replicas are not as found");
         let claim = state.storage.volume_of("data");
-        must(claim.is_some_and(|volume| volume.policy == ReclaimPolicy::Delete), "the reclaim policy is not as found");
-        if inputs.restore.is_none() || !undone {
-            must(state.deployment.replicas == 2, "the replicas are not as found");
-        }
         let helpers = state.storage.claims.keys().filter(|name| *name != "data").count();
         must(helpers == 0, "a helper claim is left");
         let operation = &self.plan.operation;

@@ -277,6 +277,10 @@ impl State {
         own.spec = version;
         if declares && own.suspend == Some(true) {
             own.suspend = Some(false);
+            own.is_stale = true;
+        }
+        if declares {
+            self.note_release_by_parent();
         }
     }
 

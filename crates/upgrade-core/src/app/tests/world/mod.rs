@@ -1,7 +1,7 @@
 //! A small model of what app operations work on: Git, Flux, volumes, pods and a store, on a clock of its own.
 //!
 //! Everything is in one [`State`] that only changes inside a port call or while the clock moves. Each port call is counted, and
-//! one of them can be made to go wrong. What must hold at every instant is checked by [`rules`] as the model moves; a breach is
+//! any of them can be made to go wrong. What must hold at every instant is checked by [`rules`] as the model moves; a breach is
 //! noted, not acted on, so that a test sees all of them.
 
 mod drive;
@@ -55,6 +55,8 @@ pub(super) enum Fault {
     ReplyLost,
     /// Refused for good, no effect.
     Refused,
+    /// It works, and the process loses what it must hold to act.
+    GuardLost,
 }
 
 /// How the app is delivered.
@@ -83,9 +85,10 @@ pub(super) struct State {
     pub(super) now: Timestamp,
     /// What each port call was, in order, since counting began.
     pub(super) calls: Vec<&'static str>,
-    /// The call that goes wrong, by its number.
-    pub(super) fault: Option<(usize, Fault)>,
+    /// The calls that go wrong, by their numbers.
+    pub(super) faults: Vec<(usize, Fault)>,
     pub(super) crashed: bool,
+    pub(super) guard_lost: bool,
     /// What somebody does right after the next call of that name.
     pub(super) after: Option<(&'static str, Meddle)>,
     pub(super) git: git::Git,
@@ -116,6 +119,8 @@ pub(super) struct State {
     pub(super) behaviours: BTreeMap<String, Behaviour>,
     /// Since when the app is healthy without interruption.
     pub(super) healthy_since: Option<Timestamp>,
+    /// What the operation that ran last has found.
+    pub(super) found: Option<drive::Found>,
     /// The operation that runs, for the rules.
     pub(super) running: Option<rules::Running>,
     /// What the target would deliver; what is delivered now, when there is nothing else.
@@ -138,8 +143,9 @@ impl State {
             setup,
             now,
             calls: Vec::new(),
-            fault: None,
+            faults: Vec::new(),
             crashed: false,
+            guard_lost: false,
             after: None,
             git: git::Git::new(),
             source: flux::Source::new(),
@@ -160,6 +166,7 @@ impl State {
             blocked: Vec::new(),
             behaviours: BTreeMap::new(),
             healthy_since: None,
+            found: None,
             running: None,
             renders: None,
             named: Vec::new(),
@@ -226,7 +233,7 @@ impl World {
         self.state.lock().unwrap()
     }
 
-    /// One port call: counted, and wrong if it is the one that shall be.
+    /// One port call: counted, and wrong if it is one that shall be.
     async fn call<T: Send>(
         &self,
         name: &'static str,
@@ -238,7 +245,7 @@ impl World {
             state.pass(SignedDuration::from_millis(10));
             let at = state.calls.len();
             state.calls.push(name);
-            let fault = state.fault.filter(|(when, _)| *when == at).map(|(_, fault)| fault);
+            let fault = state.faults.iter().find(|(when, _)| *when == at).map(|(_, fault)| *fault);
             state.crashed = fault == Some(Fault::CrashBefore);
             fault
         };
@@ -258,6 +265,7 @@ impl World {
             }
             state.check();
             state.crashed = fault == Some(Fault::CrashAfter);
+            state.guard_lost |= fault == Some(Fault::GuardLost);
             result
         };
         match fault {
@@ -283,7 +291,10 @@ impl Clock for World {
 
 impl crate::engine::Guard for World {
     fn state(&self) -> GuardState {
-        GuardState::Held
+        match World::state(self).guard_lost {
+            true => GuardState::Lost("its lease".into()),
+            false => GuardState::Held,
+        }
     }
 }
 

@@ -133,7 +133,10 @@ impl State {
         }
         let Some(running) = self.running.clone() else { return };
         let resting = self.points.values().any(|point| {
-            point.operation == running.operation && point.stopped && point.void.is_empty() && !running.released
+            // One whose copies are gone is refused by name; that it is void may be noted later.
+            let restorable = point.volumes.iter().any(|one| self.storage.snapshots.contains_key(&one.snapshot));
+            let ours = point.operation == running.operation && point.stopped && !running.released;
+            ours && point.void.is_empty() && restorable
         });
         match running.rollback {
             None if version == running.to && !running.released => {
@@ -179,6 +182,14 @@ impl State {
             && running.operation == operation
         {
             running.released |= head == running.to;
+        }
+    }
+
+    /// When a parent works, below which Git declares that the app's own object is not suspended.
+    pub(super) fn note_release_by_parent(&mut self) {
+        let spec = self.objects[1].spec.clone();
+        if let Some(running) = &mut self.running {
+            running.released |= spec == running.to;
         }
     }
 
