@@ -38,7 +38,7 @@ pub(super) const CODES: &[Row] = &[
     (
         "hold-lost",
         "The suspension was lifted by somebody else, so the app may have run.",
-        "Find out who resumed it; make a new request.",
+        "Find out who resumed it; make a new request. While claims are swapped it is waited for: suspend it again.",
     ),
     ("http-client", "The client for health checks could not be made.", "See the message; restart the operator."),
     ("intent-too-large", "A step intends more than can be recorded.", "Please report it."),
@@ -143,8 +143,8 @@ pub(super) const CODES: &[Row] = &[
     ),
     (
         "started-since-cut",
-        "The app ran after its snapshot was taken, so the copy is older than the data.",
-        "Find out who started it; make a new request.",
+        "The app ran after its snapshot was taken, so the copy is older than the data; or it would start on the data that is being restored.",
+        "Find out who started it; make a new request. While claims are swapped it is waited for: scale it to 0 again.",
     ),
     (
         "storage-class",

@@ -165,6 +165,11 @@ pub(super) const CODES: &[Row] = &[
     ("not-from-git", "An object's version does not come from Git.", "Deliver it from a GitRepository."),
     ("not-installed", "A kind that is needed is not served by the cluster.", "Install the controller that brings it."),
     ("nothing-to-do", "Git already carries these versions.", "Nothing needs to be done."),
+    (
+        "nothing-to-watch",
+        "No workload of the app is meant to run and can be judged: all are at 0 replicas, or CronJobs, Jobs or pods by themselves, or of a kind that is not known here. Then nothing would tell whether the target is healthy.",
+        "Let one of its Deployments, StatefulSets, ReplicaSets or DaemonSets run, then make a new request.",
+    ),
     ("oci-source", "The app is delivered from an OCI artifact, not from Git.", "Deliver it from a GitRepository."),
     (
         "outside-constraint",

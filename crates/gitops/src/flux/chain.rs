@@ -74,17 +74,21 @@ pub(super) fn facts(live: &Live, own: bool) -> Result<DeliveryObject, FluxError>
 /// before us is that `false`, which `flux resume` never leaves.
 fn declares_suspend(live: &Live) -> bool {
     let before = if live.annotation(HELD_BY).is_some() { as_found(live).flatten() } else { live.suspend() };
-    let owns = |entry: &Value| entry.pointer("/fieldsV1/f:spec/f:suspend").is_some();
-    let is_ours = |entry: &Value| entry.get("manager").and_then(Value::as_str) == Some(FIELD_MANAGER);
-    let entries = live.json.pointer("/metadata/managedFields").and_then(Value::as_array);
-    if before == Some(false) && entries.is_some_and(|all| all.iter().any(|entry| owns(entry) && is_ours(entry))) {
+    if before == Some(false) && owners(live, "suspend").any(|(manager, _)| manager == FIELD_MANAGER) {
         return true;
     }
-    let managers = live.json.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
-    managers.filter(|entry| entry.pointer("/fieldsV1/f:spec/f:suspend").is_some()).any(|entry| {
+    owners(live, "suspend").any(|(manager, operation)| {
+        manager != FIELD_MANAGER && (operation == "Apply" || manager.starts_with("kustomize-controller"))
+    })
+}
+
+/// Who owns a field of the spec, and by which operation.
+pub(super) fn owners<'l>(live: &'l Live, field: &str) -> impl Iterator<Item = (&'l str, &'l str)> {
+    let place = format!("/fieldsV1/f:spec/f:{field}");
+    let entries = live.json.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+    entries.filter(move |entry| entry.pointer(&place).is_some()).map(|entry| {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-        text("manager") != FIELD_MANAGER
-            && (text("operation") == "Apply" || text("manager").starts_with("kustomize-controller"))
+        (text("manager"), text("operation"))
     })
 }
 

@@ -34,6 +34,7 @@ use upgrade_core::ports::{
     AppRef, Applied, Carrier, CarrierKind, Delivery, DeliveryFacts, Hold, ObjectRef, PinValue, Suspension,
     TemplateMatch,
 };
+use windlass_api::call::FIELD_MANAGER;
 use windlass_api::foreign::{HelmRelease, KEPT_BY_US, Kustomization, RECONCILE, SourceReference};
 
 use applied::{ManifestsReading, PinReading, Reading, ReleaseReading};
@@ -163,10 +164,13 @@ impl FluxDelivery {
         let verdict = if deliverer.group == HELM {
             self.release_template(&deliverer, &live, pointer, pins.to).await?
         } else {
-            self.manifests_template(own, &deliverer, &live, pins, asked).await?
+            // What it says about more than the pins is nowhere stored; who owns a field tells.
+            self.manifests_template(own, &deliverer, &live, pins, asked).await?.map(|()| false)
         };
+        let is_anybodys = chain::owners(&live, "suspend").any(|(manager, _)| manager != FIELD_MANAGER);
         Ok(match verdict {
-            Ok(()) => TemplateMatch::Target {
+            Ok(is_declared) => TemplateMatch::Target {
+                keeps_suspended: live.suspend() == Some(true) && (is_declared || is_anybodys),
                 resource_version: live.resource_version().to_owned(),
                 replicas: live.json.pointer("/spec/replicas").and_then(serde_json::Value::as_i64).map_or(0, saturate),
             },
@@ -174,20 +178,22 @@ impl FluxDelivery {
         })
     }
 
+    /// Whether the release's manifest suspends the workload, where its template is the wanted one.
     async fn release_template(
         &self,
         deliverer: &ObjectRef,
         workload: &Live,
         pointer: &str,
         pins: &[PinValue],
-    ) -> Result<Result<(), String>, FluxError> {
+    ) -> Result<Result<bool, String>, FluxError> {
         let live = self.objects.get(deliverer).await?;
         let release: HelmRelease = live.typed()?;
         let Some(stored) = storage::newest(&self.objects.client, deliverer, &release).await? else {
             return Ok(Err(format!("Helm has no release of {deliverer}")));
         };
         Ok(release::is_asked_for(&stored, &live, &release, pins)
-            .and_then(|()| release::has_template(&stored, workload, pointer)))
+            .and_then(|()| release::has_template(&stored, workload, pointer))
+            .map(|()| release::suspends(&stored, workload)))
     }
 
     /// Plain manifests are nowhere stored as rendered: the pins of the workload must show. Where none of them changes, what they

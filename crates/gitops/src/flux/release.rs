@@ -117,6 +117,20 @@ pub(super) fn hooks_before(stored: &Release) -> Vec<String> {
 
 /// Whether the live workload has the pod template that the release's manifest has for it.
 pub(super) fn has_template(stored: &Release, workload: &Live, pointer: &str) -> Result<(), String> {
+    let Some(wanted) = declared(stored, workload, pointer)? else {
+        return Err(format!("release {} has no {} with a pod template", stored.revision, workload.object));
+    };
+    let live = workload.json.pointer(pointer).unwrap_or(&Value::Null);
+    template::carries_out(&wanted, live, "spec.template")
+}
+
+/// Whether the release's manifest says that the workload is suspended. Helm does not come to own what was as it wants it already.
+pub(super) fn suspends(stored: &Release, workload: &Live) -> bool {
+    declared(stored, workload, "/spec/suspend").is_ok_and(|suspend| suspend == Some(Value::Bool(true)))
+}
+
+/// What the release's manifest says at a place of a workload.
+fn declared(stored: &Release, workload: &Live, pointer: &str) -> Result<Option<Value>, String> {
     let ObjectRef { kind, namespace, name, .. } = &workload.object;
     let documents = documents(&stored.manifest);
     let manifest = find(&documents, kind, name, Some(namespace)).map_err(|error| error.to_string())?;
@@ -124,11 +138,7 @@ pub(super) fn has_template(stored: &Release, workload: &Live, pointer: &str) -> 
         let declared = json.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
         !declared.is_empty() || stored.namespace == *namespace
     };
-    let Some(wanted) = manifest.filter(is_there).and_then(|manifest| manifest.pointer(pointer)) else {
-        return Err(format!("release {} has no {} with a pod template", stored.revision, workload.object));
-    };
-    let live = workload.json.pointer(pointer).unwrap_or(&Value::Null);
-    template::carries_out(wanted, live, "spec.template")
+    Ok(manifest.filter(is_there).and_then(|manifest| manifest.pointer(pointer)).cloned())
 }
 
 #[cfg(test)]

@@ -138,6 +138,10 @@ impl World {
 
     async fn store_release(&self, number: i64, status: &str, chart: &str, tag: &str) {
         let manifest = deployment(tag, &json!({})).json.to_string();
+        self.store_manifest(number, status, (chart, tag), manifest).await;
+    }
+
+    async fn store_manifest(&self, number: i64, status: &str, (chart, tag): (&str, &str), manifest: String) {
         let release = json!({
             "name": "notes", "namespace": "notes", "version": number, "info": { "status": status },
             "chart": { "metadata": { "name": "notes", "version": chart } },
@@ -354,7 +358,7 @@ async fn carriers_show_what_each_place_has_now() {
 async fn the_template_of_a_release_is_the_newest_stored_ones() {
     let world = World::new().await;
     let own = release_object();
-    let TemplateMatch::Target { resource_version, replicas } = world.template(own.clone(), &release_pins()).await
+    let TemplateMatch::Target { resource_version, replicas, .. } = world.template(own.clone(), &release_pins()).await
     else {
         panic!("not the target")
     };

@@ -8,7 +8,7 @@ use super::{AppStep, AutoRollback, HealthPolicy, Reader, stage};
 use crate::engine::Step;
 use crate::ports::{
     AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, PodFact,
-    Repository, RestorePointRecord, WorkloadFacts, WorkloadKind,
+    Repository, RestorePointRecord, WorkloadKind,
 };
 
 /// A delivery object that the operation suspends.
@@ -86,6 +86,12 @@ pub struct AppInputs {
     pub workloads: Vec<PlannedWorkload>,
     /// The app's own workloads, whose health counts.
     pub watched: Vec<ObjectRef>,
+    /// Those whose health does not: at 0 replicas as found, or nothing that could be judged.
+    #[serde(default)]
+    pub unwatched: Vec<ObjectRef>,
+    /// Components whose images only those have: health cannot tell their version.
+    #[serde(default)]
+    pub unseen: Vec<String>,
     /// The app's claims as found.
     pub claims: Vec<ClaimFacts>,
     /// Whether the app is stopped.
@@ -154,6 +160,11 @@ impl AppInputs {
     /// The planned workload.
     pub fn workload(&self, object: &ObjectRef) -> Option<&PlannedWorkload> {
         self.workloads.iter().find(|workload| workload.object == *object)
+    }
+
+    /// Whether a pin stands in that object itself.
+    pub fn names_a_version(&self, object: &ObjectRef) -> bool {
+        self.to.iter().any(|value| value.pin.stands_in(object))
     }
 
     /// The suspended object.
@@ -233,47 +244,6 @@ pub(super) fn shared(facts: &DeliveryFacts, roots: &[Root]) -> Vec<ObjectRef> {
         .filter(|object| !roots.iter().any(|root| root.object == object.object))
         .map(|object| object.object.clone())
         .collect()
-}
-
-/// Every workload that mounts one of the claims and can be stopped. What an inherited operation found of it is what has to be
-/// put back: it may be stopped at this moment.
-pub(super) fn planned_workloads(facts: &AppFacts, claims: &[String], inherited: &[AppInputs]) -> Vec<PlannedWorkload> {
-    let stops = |workload: &&WorkloadFacts| {
-        workload.kind.can_stop() && workload.claims.iter().any(|claim| claims.contains(claim))
-    };
-    facts
-        .workloads
-        .iter()
-        .filter(stops)
-        .map(|workload| {
-            let earlier = inherited.iter().flat_map(|inputs| &inputs.workloads).find(|found| found.uid == workload.uid);
-            let stopped = workload.replicas == 0;
-            PlannedWorkload {
-                object: workload.object.clone(),
-                uid: workload.uid.clone(),
-                kind: workload.kind,
-                replicas: earlier.filter(|_| stopped).map_or(workload.replicas, |found| found.replicas),
-                suspend: earlier.map_or(workload.suspend, |found| found.suspend),
-                images: workload.images.clone(),
-                delivered: workload.delivered,
-                removed: false,
-            }
-        })
-        .collect()
-}
-
-/// The claims as found, with the reclaim policies that inherited operations found before they armed the volumes.
-pub(super) fn claims_as_found(facts: &AppFacts, inherited: &[AppInputs]) -> Vec<ClaimFacts> {
-    let mut claims = facts.claims.clone();
-    // A claim that is gone has nothing to be protected; a rollback makes it anew from its restore point.
-    claims.retain(|claim| !claim.uid.is_empty());
-    for claim in &mut claims {
-        let earlier = inherited.iter().flat_map(|inputs| &inputs.claims);
-        if let Some(found) = earlier.into_iter().find(|found| found.volume_uid == claim.volume_uid) {
-            claim.reclaim_policy = found.reclaim_policy;
-        }
-    }
-    claims
 }
 
 /// The heads of the repositories, as they were read together with the pins.
@@ -397,7 +367,8 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
     }
     let mut passed = !irrevocable;
     for root in &inputs.roots {
-        if root.own && root.role == DeliveryRole::Release {
+        // One that no pin stands in names no version that could be waited for.
+        if root.own && root.role == DeliveryRole::Release && inputs.names_a_version(&root.object) {
             let step = AppStep::AwaitSpec { object: root.object.clone(), parent: None };
             let title = format!("wait until the spec of {} names the version", root.object);
             steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), inputs.spec_deadline()));

@@ -41,6 +41,21 @@ pub fn changes(facts: &AppFacts) -> Vec<Change> {
     found.found
 }
 
+/// Workloads without claims that the target does not have any more: nothing has to be accepted about them, and nothing is waited for.
+pub fn passing(facts: &AppFacts) -> Vec<ObjectRef> {
+    let goes = |workload: &&WorkloadFacts| {
+        workload.claims.is_empty()
+            && facts.renderings.iter().any(|rendering| match &rendering.rendered {
+                Rendered::Pieces(pieces) => {
+                    rendering.delivered.contains(&workload.object)
+                        && !pieces.iter().any(|piece| piece.object == workload.object)
+                }
+                Rendered::Unknown(_) => false,
+            })
+    };
+    facts.workloads.iter().filter(goes).map(|workload| workload.object.clone()).collect()
+}
+
 /// What cannot be rendered and is no reason to refuse: charts, which Helm alone can render, and objects of an app without volumes.
 pub fn blind_spots(facts: &AppFacts) -> Vec<String> {
     let unknown = |rendering: &&Rendering| !is_refused(facts, rendering);

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::AppInputs;
+use super::build::id;
+use super::facts::AppFacts;
+use super::{AppInputs, PlannedWorkload};
 use crate::engine::{Journal, Plan, StepState};
-use crate::ports::{ClaimFacts, ReclaimPolicy, ReplacedVolume};
+use crate::ports::{ClaimFacts, ObjectRef, ReclaimPolicy, ReplacedVolume, WorkloadFacts};
 
 /// One operation, for questions about it and others of its app.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +26,10 @@ impl Operation<'_> {
         self.journal.entry(step).is_some_and(|entry| entry.state == StepState::Done)
     }
 
+    fn has_undone(&self, step: &str) -> bool {
+        self.journal.entry(step).is_some_and(|entry| entry.state == StepState::Undone)
+    }
+
     fn seen(&self, step: &str, field: &str) -> Option<String> {
         self.journal.evidence(step).get(field).and_then(Value::as_str).map(str::to_owned)
     }
@@ -34,11 +40,26 @@ impl Operation<'_> {
         self.seen(&step, "volume").zip(self.seen(&step, "volumeUid"))
     }
 
-    /// What it found, for one that comes after it: with the volumes that it restored beside those that were there, because the claims
+    /// Whether it has put back itself what it found of a claim's volume: what is there now is newer.
+    fn has_disarmed(&self, claim: &str) -> bool {
+        let unprotected = format!("finish/unprotect/{claim}");
+        let stays = self.seen(&unprotected, "stays").is_some();
+        (self.has_done(&unprotected) && !stays) || self.has_undone(&format!("protect/{claim}"))
+    }
+
+    /// The same of a workload.
+    fn has_put_back(&self, workload: &ObjectRef) -> bool {
+        self.has_done(&id("release/start", workload)) || self.has_undone(&id("stop", workload))
+    }
+
+    /// What it found and has not put back itself, for one that comes after it: with the volumes that it restored beside those that were there, because the claims
     /// may be on either, and the policy as found belongs to both.
     pub fn as_left(&self) -> AppInputs {
         let mut inputs = self.inputs.clone();
-        for record in self.inputs.restore.iter().flat_map(|point| &point.volumes) {
+        inputs.workloads.retain(|found| !self.has_put_back(&found.object));
+        inputs.claims.retain(|found| !self.has_disarmed(&found.name));
+        let restored = self.inputs.restore.iter().flat_map(|point| &point.volumes);
+        for record in restored.filter(|record| !self.has_disarmed(&record.claim)) {
             let Some((volume, volume_uid)) = self.restored(&record.claim) else { continue };
             let found = self.inputs.claim(&record.claim);
             let made_with = self.journal.evidence(&format!("restore/aside/{}", record.claim)).get("policy").cloned();
@@ -78,6 +99,50 @@ impl Operation<'_> {
     fn has_volume(&self, uid: &str) -> bool {
         self.inputs.claims.iter().any(|claim| claim.volume_uid == uid)
     }
+}
+
+/// Every workload that mounts one of the claims and can be stopped. What an inherited operation found of it is what has to be
+/// put back: it may be stopped at this moment.
+pub(super) fn planned_workloads(facts: &AppFacts, claims: &[String], inherited: &[AppInputs]) -> Vec<PlannedWorkload> {
+    let stops = |workload: &&WorkloadFacts| {
+        workload.kind.can_stop() && workload.claims.iter().any(|claim| claims.contains(claim))
+    };
+    facts
+        .workloads
+        .iter()
+        .filter(stops)
+        .map(|workload| {
+            let earlier = inherited.iter().flat_map(|inputs| &inputs.workloads).find(|found| found.uid == workload.uid);
+            let stopped = workload.replicas == 0;
+            PlannedWorkload {
+                object: workload.object.clone(),
+                uid: workload.uid.clone(),
+                kind: workload.kind,
+                replicas: earlier.filter(|_| stopped).map_or(workload.replicas, |found| found.replicas),
+                suspend: earlier
+                    .filter(|_| workload.suspend == Some(true))
+                    .map_or(workload.suspend, |found| found.suspend),
+                images: workload.images.clone(),
+                delivered: workload.delivered,
+                removed: false,
+            }
+        })
+        .collect()
+}
+
+/// The claims as found, with the reclaim policies that inherited operations found before they armed the volumes.
+pub(super) fn claims_as_found(facts: &AppFacts, inherited: &[AppInputs]) -> Vec<ClaimFacts> {
+    let mut claims = facts.claims.clone();
+    // A claim that is gone has nothing to be protected; a rollback makes it anew from its restore point.
+    claims.retain(|claim| !claim.uid.is_empty());
+    // One that is not on Retain is not armed any more: somebody has written that since.
+    for claim in claims.iter_mut().filter(|claim| claim.reclaim_policy == ReclaimPolicy::Retain) {
+        let earlier = inherited.iter().flat_map(|inputs| &inputs.claims);
+        if let Some(found) = earlier.into_iter().find(|found| found.volume_uid == claim.volume_uid) {
+            claim.reclaim_policy = found.reclaim_policy;
+        }
+    }
+    claims
 }
 
 /// What has become of something that an operation had left, now that a later one of its app has succeeded.

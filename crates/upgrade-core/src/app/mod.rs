@@ -22,6 +22,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
+mod watch;
 
 pub use ask::{
     AppSpec, AutoRollback, Consistency, HealthPolicy, RollbackAsk, SnapshotPolicy, UpgradeAsk, VersionPolicy,

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::facts::AppFacts;
-use super::{AppSpec, RollbackAsk, UpgradeAsk, changes, message, retention, rollback, upgrade};
+use super::{AppSpec, RollbackAsk, UpgradeAsk, changes, message, retention, rollback, upgrade, watch};
 use crate::ports::PinFacts;
 use crate::version::{Range, Version, is_downgrade};
 
@@ -89,6 +89,7 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
     left_out(&mut verdict, &ask.app, facts);
     accepted(&mut verdict, &ask.app, changes::changes(facts));
     verdict.warnings.extend(changes::blind_spots(facts));
+    watched(&mut verdict, ask, facts);
     if facts.claims.is_empty() {
         verdict
             .warnings
@@ -134,6 +135,8 @@ pub fn rollback(ask: &RollbackAsk, facts: &AppFacts) -> Verdict {
     } else if from == to {
         verdict.refuse("nothing-to-do", "Git already carries these versions, and the data is to be kept", "");
     }
+    let inputs = rollback::inputs(ask, facts);
+    verdict.warnings.extend(watch::warnings(facts, &inputs.unwatched, &inputs.unseen));
     verdict
 }
 
@@ -196,6 +199,19 @@ fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[
                 verdict.refuse(code, format!("claim {}: {message}", claim.name), "");
             }
         }
+    }
+}
+
+/// Where nothing runs, nothing would tell whether the target does: it would be waited for in vain once it is released.
+fn watched(verdict: &mut Verdict, ask: &UpgradeAsk, facts: &AppFacts) {
+    let inputs = upgrade::inputs(ask, facts);
+    verdict.warnings.extend(watch::warnings(facts, &inputs.unwatched, &inputs.unseen));
+    for object in changes::passing(facts) {
+        verdict.warnings.push(format!("{object} is not in the target any more, and is not waited for"));
+    }
+    if !inputs.watched.iter().any(watch::keeps_pods) && !watch::is_any_coming(facts) {
+        let hint = "let one of its Deployments, StatefulSets, ReplicaSets or DaemonSets run, then ask anew";
+        verdict.refuse("nothing-to-watch", "nothing of the app is meant to run, so its health could not be told", hint);
     }
 }
 

@@ -6,12 +6,14 @@
 use jiff::Timestamp;
 
 use super::build::{
-    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, heads,
-    planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
+    AppInputs, chart_sources, commit_and_release_steps, deadlines, derived_name, heads, roots, shared, stop_steps,
+    suspend_steps, verify_steps,
 };
 use super::changes::{drop_claim, remove_workload};
 use super::facts::AppFacts;
+use super::inherit::{claims_as_found, planned_workloads};
 use super::upgrade::{protect, unprotect};
+use super::watch::{Watch, watch};
 use super::{AppStep, RollbackAsk, readers};
 use crate::engine::{Plan, PlanError, Step};
 use crate::ports::{ObjectRef, PinValue, RestorePointRecord};
@@ -54,7 +56,7 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
     for workload in &mut workloads {
         workload.removed = is_removed(&workload.object);
     }
-    let watched = facts.workloads.iter().filter(|found| found.delivered && !is_removed(&found.object));
+    let Watch { watched, unwatched, unseen } = watch(facts, &workloads, &to, &accepted);
     AppInputs {
         app: ask.app.app.clone(),
         request: ask.name.clone(),
@@ -69,7 +71,9 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         from,
         to,
         workloads,
-        watched: watched.map(|found| found.object.clone()).collect(),
+        watched,
+        unwatched,
+        unseen,
         claims: claims_as_found(facts, &ask.inherited),
         stopped: true,
         heads: heads(facts),
@@ -89,6 +93,7 @@ fn left_behind(ask: &RollbackAsk, facts: &AppFacts) -> Vec<String> {
     let Some(before) = &ask.before else { return Vec::new() };
     let was_there = |object: &ObjectRef| {
         before.watched.contains(object)
+            || before.unwatched.contains(object)
             || before.workload(object).is_some()
             || before.accepted.contains(&remove_workload(object))
     };

@@ -3,10 +3,12 @@
 use jiff::SignedDuration;
 
 use super::build::{
-    AppInputs, chart_sources, claims_as_found, commit_and_release_steps, deadlines, derived_name, heads,
-    planned_workloads, roots, shared, stop_steps, suspend_steps, verify_steps,
+    AppInputs, chart_sources, commit_and_release_steps, deadlines, derived_name, heads, roots, shared, stop_steps,
+    suspend_steps, verify_steps,
 };
 use super::facts::AppFacts;
+use super::inherit::{claims_as_found, planned_workloads};
+use super::watch::{Watch, watch};
 use super::{AppStep, Consistency, UpgradeAsk, changes, readers};
 use crate::engine::{Plan, PlanError, Step, Stretch};
 use crate::ports::{ObjectRef, PinValue};
@@ -23,13 +25,14 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
     let stopped = ask.app.snapshots.consistency == Consistency::Stopped && !claims.is_empty();
     let restore_point =
         if claims.is_empty() { String::new() } else { derived_name(&ask.app.app.name, &ask.operation, "") };
-    let accepted = ask.app.versions.accepted_claim_changes.clone();
+    let mut accepted = ask.app.versions.accepted_claim_changes.clone();
+    accepted.extend(changes::passing(facts).iter().map(changes::remove_workload));
     let is_removed = |object: &ObjectRef| accepted.contains(&changes::remove_workload(object));
     let mut workloads = if stopped { planned_workloads(facts, &claims, &ask.inherited) } else { Vec::new() };
     for workload in &mut workloads {
         workload.removed = is_removed(&workload.object);
     }
-    let watched = facts.workloads.iter().filter(|found| found.delivered && !is_removed(&found.object));
+    let Watch { watched, unwatched, unseen } = watch(facts, &workloads, &to, &accepted);
     AppInputs {
         app: ask.app.app.clone(),
         request: ask.name.clone(),
@@ -44,7 +47,9 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         from,
         to,
         workloads,
-        watched: watched.map(|found| found.object.clone()).collect(),
+        watched,
+        unwatched,
+        unseen,
         claims: found,
         stopped,
         heads: heads(facts),

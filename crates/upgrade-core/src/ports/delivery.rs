@@ -181,6 +181,8 @@ pub enum TemplateMatch {
         resource_version: String,
         /// Replicas in that same object.
         replicas: i32,
+        /// Whether somebody else than us says that a CronJob's `spec.suspend` is true: its manifest, or who owns the field.
+        keeps_suspended: bool,
     },
     /// It is not yet, and what it shows.
     Not(String),

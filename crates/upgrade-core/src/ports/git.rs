@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::AppRef;
+use super::{AppRef, ObjectRef};
 use crate::Failure;
 
 /// One branch of one repository, and what of it may be written.
@@ -59,6 +59,17 @@ pub struct Pin {
     pub field: String,
     /// The part of the scalar.
     pub part: PinPart,
+}
+
+impl Pin {
+    /// Whether its document is this object, by kind, name and, where the pin says one, namespace.
+    pub fn stands_in(&self, object: &ObjectRef) -> bool {
+        match self.object.split('/').collect::<Vec<_>>().as_slice() {
+            [kind, name] => *kind == object.kind && *name == object.name,
+            [kind, namespace, name] => *kind == object.kind && *namespace == object.namespace && *name == object.name,
+            _ => false,
+        }
+    }
 }
 
 /// A pin and the value it carries, or shall carry.

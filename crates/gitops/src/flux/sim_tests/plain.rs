@@ -1,5 +1,6 @@
 //! Plain manifests: which template a workload has, and keeping it from being applied.
 
+use windlass_api::call::patch_params;
 use windlass_api::foreign::RECONCILE;
 
 use super::*;
@@ -82,5 +83,73 @@ async fn what_somebody_else_froze_is_neither_frozen_by_us_nor_thawed() {
         let left = left.json["metadata"][kind].get(RECONCILE).and_then(Value::as_str);
         assert_eq!(left, Some(value), "what they wrote stays");
         world.change(&web(), mark(None)).await;
+    }
+}
+
+fn cron_job(labels: &Value, suspend: Option<bool>) -> Live {
+    let object = ObjectRef::new("batch", "CronJob", "notes", "backup");
+    let pod = json!({ "restartPolicy": "Never", "containers": [{ "name": "backup", "image": "ghcr.io/x/backup:1" }] });
+    let mut json = json!({
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": { "name": "backup", "namespace": "notes", "labels": labels },
+        "spec": { "schedule": "0 3 * * *", "jobTemplate": { "spec": { "template": { "spec": pod } } } },
+        "status": {}
+    });
+    if let Some(suspend) = suspend {
+        json["spec"]["suspend"] = suspend.into();
+    }
+    Live { object, json }
+}
+
+impl World {
+    /// What stopping a CronJob writes.
+    async fn stop(&self, cron: &ObjectRef) {
+        let patch = Patch::Merge(json!({ "spec": { "suspend": true } }));
+        self.api(cron).patch(&cron.name, &patch_params(), &patch).await.unwrap();
+    }
+
+    async fn keeps_suspended(&self, own: ObjectRef, cron: &ObjectRef) -> bool {
+        match self.delivery.template(&[own], cron, &[], &[], "op/start").await.unwrap() {
+            TemplateMatch::Target { keeps_suspended, .. } => keeps_suspended,
+            TemplateMatch::Not(why) => panic!("not the target: {why}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_job_is_kept_suspended_by_whoever_else_owns_that() {
+    let world = World::new().await;
+    let labels =
+        json!({ "kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system" });
+    let fixture = cron_job(&labels, None);
+    world.create(&fixture).await;
+    world.delivery.poke(&apps_object(), "op/start/1").await.unwrap();
+    world.answer(&apps_object()).await;
+    let cron = &fixture.object;
+    assert!(!world.keeps_suspended(apps_object(), cron).await, "it is not suspended");
+    world.stop(cron).await;
+    assert!(!world.keeps_suspended(apps_object(), cron).await, "we did that alone");
+    let applied = Patch::Apply(cron_job(&labels, Some(true)).json);
+    let params = PatchParams::apply("kustomize-controller").force();
+    world.api(cron).patch(&cron.name, &params, &applied).await.unwrap();
+    assert!(world.keeps_suspended(apps_object(), cron).await, "its manifest says so, too");
+    world.change(cron, json!({ "spec": { "suspend": false } })).await;
+    assert!(!world.keeps_suspended(apps_object(), cron).await, "somebody lets it run");
+    world.change(cron, json!({ "spec": { "suspend": true } })).await;
+    assert!(world.keeps_suspended(apps_object(), cron).await, "and has changed their mind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_job_is_kept_suspended_by_the_manifest_of_its_release() {
+    let labels = json!({ "helm.toolkit.fluxcd.io/name": "notes", "helm.toolkit.fluxcd.io/namespace": "notes" });
+    for (declared, keeps) in [(None, false), (Some(false), false), (Some(true), true)] {
+        let world = World::new().await;
+        let fixture = cron_job(&labels, None);
+        world.create(&fixture).await;
+        world.stop(&fixture.object).await;
+        let manifest = cron_job(&json!({}), declared).json.to_string();
+        world.store_manifest(6, "deployed", ("1.1.0", "2.0"), manifest).await;
+        assert_eq!(world.keeps_suspended(release_object(), &fixture.object).await, keeps, "{declared:?}");
     }
 }

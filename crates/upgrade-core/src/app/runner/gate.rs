@@ -1,13 +1,13 @@
 //! What must hold right before a version is committed, and again right before it is released: everything the restore point
 //! rests on is still true.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Work;
 use crate::Failure;
 use crate::app::build::id;
 use crate::engine::StepState;
-use crate::ports::{ObjectRef, WorkloadKind};
+use crate::ports::{Holder, ObjectRef, WorkloadKind};
 
 impl Work<'_> {
     /// Refuses when a suspension is not ours any more, a claim is not the planned one, or something has started on the data.
@@ -28,11 +28,35 @@ impl Work<'_> {
             .any(|step| self.cx.journal.entry(&step).is_some_and(|entry| entry.state == StepState::Done))
     }
 
-    /// For the swap of claims, which the claims themselves do not survive unchanged.
-    pub(super) async fn suspended_and_idle(&self) -> Result<(), Failure> {
-        self.suspensions_are_ours().await?;
-        // Once the first claim is deleted, what ran before it has no say any more: going on is the only way.
-        self.nothing_has_started(!self.cx.journal.irrevocable(self.cx.plan)).await
+    /// For the swap of claims, which the claims themselves do not survive unchanged. Once the first claim is deleted, what ran before
+    /// has no say any more, and going on is the only way: then what is in the way is waited for.
+    ///
+    /// What the generations of the stopped workloads are is noted with it: a change after that may have run on the restored data.
+    pub(super) async fn suspended_and_idle(&self) -> Result<Value, Failure> {
+        let passed = self.cx.journal.irrevocable(self.cx.plan);
+        let found = match self.suspensions_are_ours().await {
+            Ok(()) => self.nothing_has_started(!passed).await,
+            Err(lost) => Err(lost),
+        };
+        match found {
+            Err(failure) if passed && !failure.retryable => {
+                let hint = match failure.code.as_str() {
+                    "hold-lost" => "suspend it again (flux suspend): the claims are waited with until then",
+                    _ => "scale it to 0, or suspend it if it is a CronJob: the claims are waited with until then",
+                };
+                Err(Failure::transient(&failure.code, failure.message).with_hint(hint))
+            }
+            found => found.map(|generations| json!({"generations": generations})),
+        }
+    }
+
+    /// The generation of a stopped workload, by its place in the plan, from which on it must not have run: that when the first claim
+    /// was made anew, else that when it was stopped.
+    fn idle_since(&self, at: usize, workload: &ObjectRef) -> Option<i64> {
+        let first = self.cx.plan.steps.iter().find(|step| step.id.starts_with("swap/create/"));
+        let swapped = first.and_then(|step| self.cx.journal.entry(&step.id)).filter(|entry| entry.begun);
+        let then = swapped.and_then(|entry| entry.intent.get("generations")?.get(at)?.as_i64());
+        then.or_else(|| self.cx.journal.evidence(&id("stop", workload)).get("generation").and_then(Value::as_i64))
     }
 
     async fn suspensions_are_ours(&self) -> Result<(), Failure> {
@@ -85,24 +109,34 @@ impl Work<'_> {
     }
 
     /// Nothing may run, or have run, on the data since it was cut: else the restore point does not hold every write.
-    async fn nothing_has_started(&self, or_been_changed: bool) -> Result<(), Failure> {
+    ///
+    /// Answers with the generation of each stopped workload.
+    async fn nothing_has_started(&self, or_been_changed: bool) -> Result<Vec<Option<i64>>, Failure> {
         let claims = self.inputs.claim_names();
         let holders = self.ports.workloads.holders(&self.inputs.app.namespace, &claims).await?;
-        if let Some(holder) = holders.first() {
-            return Err(started(&format!("{} holds claim {} ({})", holder.by, holder.claim, holder.why)));
+        if !holders.is_empty() {
+            let held = |holder: &Holder| format!("{} holds claim {} ({})", holder.by, holder.claim, holder.why);
+            let first: Vec<String> = holders.iter().take(3).map(held).collect();
+            return Err(started(&first.join(", ")));
         }
-        for workload in &self.inputs.workloads {
-            let Some(state) = self.ports.workloads.state(&workload.object).await? else { continue };
-            if state.replicas > 0 {
-                return Err(started(&format!("{} was scaled up by somebody else", workload.object)));
+        let mut generations = Vec::new();
+        for (at, workload) in self.inputs.workloads.iter().enumerate() {
+            let state = self.ports.workloads.state(&workload.object).await?;
+            generations.push(state.as_ref().map(|state| state.generation));
+            let Some(state) = state else { continue };
+            let is_started = match workload.kind {
+                WorkloadKind::CronJob => state.suspend != Some(true),
+                _ => state.replicas > 0,
+            };
+            if is_started {
+                return Err(started(&format!("{} was started by somebody else", workload.object)));
             }
             // Up and down again leaves no pod behind, but is two changes. One alone cannot have started it: its replicas are 0 before
             // and after. The mark that freezes a Deployment counts as a change of it, too, and is ours.
-            let stopped = self.cx.journal.evidence(&id("stop", &workload.object));
             let is_frozen =
                 workload.kind == WorkloadKind::Deployment && self.begun(&id("release/freeze", &workload.object));
             let allowed = 1 + i64::from(is_frozen);
-            let most = stopped.get("generation").and_then(Value::as_i64).map(|at| at.saturating_add(allowed));
+            let most = self.idle_since(at, &workload.object).map(|since| since.saturating_add(allowed));
             if or_been_changed && most.is_some_and(|most| state.generation > most) {
                 return Err(started(&format!(
                     "{} was changed more than once by somebody else, and may have run",
@@ -115,7 +149,7 @@ impl Work<'_> {
         if let Some(pod) = pods.iter().find(|pod| pod.claims.iter().any(|claim| claims.contains(claim))) {
             return Err(started(&format!("{} mounts a claim", pod.object)));
         }
-        Ok(())
+        Ok(generations)
     }
 }
 

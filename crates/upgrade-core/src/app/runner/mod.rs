@@ -112,6 +112,8 @@ impl Work<'_> {
             (S::RestoreAside { claim }, Do) => self.prepare_restore_aside(claim).await,
             (S::DropClaim { claim }, Do) => self.prepare_drop_claim(claim).await,
             (S::DropHelper { claim }, Do) => self.prepare_drop_helper(claim).await,
+            // Whoever waits for the claim would start on the restored data in the moment it is there.
+            (S::Reserve { .. } | S::Recreate { .. }, Do) => self.suspended_and_idle().await,
             (_, Do | Undo) => Ok(json!({})),
         }
     }

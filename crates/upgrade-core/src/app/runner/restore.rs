@@ -365,6 +365,9 @@ impl Work<'_> {
                 .volume(&volume.name)
                 .await?
                 .ok_or_else(|| gone(format!("volume {}", volume.name)))?;
+            if found.uid != volume.uid {
+                return Err(replaced(format!("volume {}", volume.name)));
+            }
             let mutual =
                 found.claim.is_some_and(|(_, name, uid)| name == *claim && uid.as_deref() == Some(state.uid.as_str()));
             if state.phase != "Bound" || !mutual {

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use super::Work;
 use crate::Failure;
 use crate::app::changes::remove_workload;
+use crate::app::rollback;
+use crate::app::watch::{is_meant_to_run, keeps_pods, runs_image_of};
 use crate::engine::Observation;
 use crate::ports::{
-    Applied, BlockedVersion, ClaimFacts, HealthReport, ObjectRef, ReplacedVolume, WorkloadFacts, WorkloadKind,
+    Applied, BlockedVersion, ClaimFacts, HealthReport, ObjectRef, PinValue, ReplacedVolume, WorkloadFacts,
 };
 
 impl Work<'_> {
@@ -88,45 +90,51 @@ impl Work<'_> {
     }
 
     async fn health(&self) -> Result<HealthReport, Failure> {
-        let watched = self.health_of(&self.inputs.watched).await?;
-        if !matches!(watched, HealthReport::Healthy { .. }) {
-            return Ok(watched);
+        let inputs = &self.inputs;
+        let seen = |pin: &&PinValue| !inputs.unseen.contains(&pin.pin.component);
+        let mut watched = None;
+        if inputs.watched.iter().any(keeps_pods) {
+            let pins: Vec<PinValue> = inputs.to.iter().filter(seen).cloned().collect();
+            let report = self.health_of(&inputs.watched, &pins).await?;
+            if !matches!(report, HealthReport::Healthy { .. }) {
+                return Ok(report);
+            }
+            watched = Some(report);
         }
         // Looked for when all else is well, because it asks much of the API server.
         let added = self.added().await?;
-        if added.is_empty() {
-            return Ok(watched);
+        if let Some(report) = watched.filter(|_| added.is_empty()) {
+            return Ok(report);
         }
-        let all: Vec<ObjectRef> = self.inputs.watched.iter().cloned().chain(added).collect();
-        self.health_of(&all).await
+        let shows = |pin: &&PinValue| seen(pin) || added.iter().any(|found| runs_image_of(found, pin));
+        let pins: Vec<PinValue> = inputs.to.iter().filter(shows).cloned().collect();
+        let all: Vec<ObjectRef> =
+            inputs.watched.iter().cloned().chain(added.into_iter().map(|found| found.object)).collect();
+        if !all.iter().any(keeps_pods) && self.cx.plan.workflow == rollback::WORKFLOW {
+            // Whoever stopped an app and asks for its older version gets it as they left it.
+            let evidence = "nothing of the app is meant to run".into();
+            return Ok(HealthReport::Healthy { evidence, restarted: None });
+        }
+        self.health_of(&all, &pins).await
     }
 
-    async fn health_of(&self, workloads: &[ObjectRef]) -> Result<HealthReport, Failure> {
+    async fn health_of(&self, workloads: &[ObjectRef], pins: &[PinValue]) -> Result<HealthReport, Failure> {
         let inputs = &self.inputs;
-        self.ports.health.check(&inputs.app, workloads, &inputs.to, &inputs.health.http).await
+        self.ports.health.check(&inputs.app, workloads, pins, &inputs.health.http).await
     }
 
     /// What is delivered and was not there when the plan was made: a Kustomization that does not wait is Ready without it. What nobody
     /// meant to run, and what ends by itself, is the delivery's to judge.
-    async fn added(&self) -> Result<Vec<ObjectRef>, Failure> {
+    async fn added(&self) -> Result<Vec<WorkloadFacts>, Failure> {
         let inputs = &self.inputs;
         let found = self.ports.workloads.find(&inputs.app, &inputs.own, &[]).await?;
-        let is_meant_to_run = |found: &WorkloadFacts| match found.kind {
-            WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet => found.replicas > 0,
-            WorkloadKind::DaemonSet | WorkloadKind::CronJob => true,
-            WorkloadKind::Job | WorkloadKind::Pod | WorkloadKind::Other => false,
-        };
         let is_added = |found: &WorkloadFacts| {
             found.delivered
                 && found.object.namespace == inputs.app.namespace
                 && !inputs.watched.contains(&found.object)
                 && !inputs.accepted.contains(&remove_workload(&found.object))
         };
-        Ok(found
-            .into_iter()
-            .filter(|found| is_added(found) && is_meant_to_run(found))
-            .map(|found| found.object)
-            .collect())
+        Ok(found.into_iter().filter(|found| is_added(found) && is_meant_to_run(found.kind, found.replicas)).collect())
     }
 
     fn has_served(&self) -> bool {

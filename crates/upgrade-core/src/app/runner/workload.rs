@@ -62,7 +62,7 @@ impl Work<'_> {
             return Ok(Observation::Done(json!({"gone": true})));
         };
         let back = match planned.kind {
-            WorkloadKind::CronJob => state.suspend == planned.suspend,
+            WorkloadKind::CronJob => !is_still_ours(planned, state.suspend),
             _ => state.replicas == planned.replicas,
         };
         if back {
@@ -136,10 +136,12 @@ impl Work<'_> {
                 }
                 Ok(Observation::absent())
             }
-            TemplateMatch::Target { .. } => {
+            TemplateMatch::Target { keeps_suspended, .. } => {
                 let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
-                let back = state.suspend == planned.suspend;
-                Ok(if back { Observation::Done(json!({"suspend": state.suspend})) } else { Observation::absent() })
+                if keeps_suspended || !is_still_ours(planned, state.suspend) {
+                    return Ok(Observation::Done(json!({"suspend": state.suspend})));
+                }
+                Ok(Observation::absent())
             }
             TemplateMatch::Not(seen) => Ok(Observation::Absent(format!("the template of {object} to change: {seen}"))),
         }
@@ -159,6 +161,11 @@ impl Work<'_> {
         let state = self.ports.workloads.state(object).await?.ok_or_else(|| gone(object))?;
         self.ports.workloads.start(object, &state.uid, &resource_version, planned.replicas, planned.suspend).await
     }
+}
+
+/// Whether a CronJob's `suspend` is still what stopping it wrote. What anybody has written since is newer than what was found.
+fn is_still_ours(planned: &PlannedWorkload, suspend: Option<bool>) -> bool {
+    suspend == Some(true) && planned.suspend != Some(true)
 }
 
 fn has_ended(holder: &Holder) -> bool {

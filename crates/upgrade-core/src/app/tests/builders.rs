@@ -59,6 +59,15 @@ pub(super) fn pin() -> Pin {
     }
 }
 
+/// The pin of an app by a release.
+pub(super) fn release_pin() -> Pin {
+    Pin { object: "HelmRelease/notes".into(), field: "spec.values.image.tag".into(), ..pin() }
+}
+
+pub(super) fn cron_job() -> ObjectRef {
+    ObjectRef::new("batch", "CronJob", "notes", "backup")
+}
+
 fn object(object: ObjectRef, role: DeliveryRole, own: bool, parent: Option<ObjectRef>) -> DeliveryObject {
     DeliveryObject {
         uid: format!("uid-of-{}", object.name),
@@ -126,7 +135,10 @@ pub(super) fn facts() -> AppFacts {
 /// A release below a root.
 pub(super) fn release_facts() -> AppFacts {
     let own = object(release(), DeliveryRole::Release, true, Some(kustomization("root")));
-    facts_of(vec![object(kustomization("root"), DeliveryRole::Manifests, false, None), own])
+    let mut facts = facts_of(vec![object(kustomization("root"), DeliveryRole::Manifests, false, None), own]);
+    facts.repositories[0].pins[0].pin = release_pin();
+    facts.live[0].object = release();
+    facts
 }
 
 /// The same below a bootstrap repository, whose Kustomization applies the root and which the app does not name.

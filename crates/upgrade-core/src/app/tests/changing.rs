@@ -86,7 +86,7 @@ fn what_cannot_be_rendered_is_refused_where_volumes_are_and_told_elsewhere() {
 
 #[test]
 fn a_change_is_refused_until_it_is_accepted_by_its_name_and_a_typo_accepts_nothing() {
-    let facts = rendering(&[deployment(), pvc("data")], Vec::new());
+    let facts = rendering(&[deployment(), pvc("data")], vec![piece(&set("other"), &[])]);
     let codes = |accepted: &[&str]| {
         let mut ask = upgrade_to("1.1.0");
         ask.app.versions.accepted_claim_changes = accepted.iter().map(|name| (*name).to_owned()).collect();
@@ -118,6 +118,25 @@ fn a_removed_workload_is_stopped_and_not_put_back_and_its_hold_ends() {
     let inputs = upgrade::inputs(&ask, &facts);
     assert_eq!(inputs.watched, []);
     assert_eq!(inputs.accepted, ["remove-workload/Deployment/notes"]);
+}
+
+#[test]
+fn a_workload_without_data_that_the_target_drops_is_neither_accepted_nor_waited_for() {
+    let worker = ObjectRef { name: "worker".into(), ..deployment() };
+    let mut facts = rendering(&[deployment(), worker.clone()], vec![piece(&deployment(), &["data"])]);
+    let mut found = facts.workloads[0].clone();
+    (found.object, found.claims) = (worker.clone(), Vec::new());
+    facts.workloads.push(found);
+    let ask = upgrade_to("1.1.0");
+    let verdict = preflight::upgrade(&ask, &facts);
+    assert!(verdict.passed(), "{:?}", verdict.refusals);
+    assert!(verdict.warnings.iter().any(|one| one.contains("worker is not in the target")), "{:?}", verdict.warnings);
+    let inputs = upgrade::inputs(&ask, &facts);
+    assert_eq!(inputs.watched, [deployment()]);
+    assert_eq!(inputs.accepted, ["remove-workload/Deployment/worker"], "where it stays, it is not looked at");
+    // Not knowing what is delivered is no reason to leave anything out.
+    facts.renderings[0].rendered = Rendered::Unknown("it has components".into());
+    assert_eq!(upgrade::inputs(&ask, &facts).watched, [deployment(), worker]);
 }
 
 #[test]

@@ -9,20 +9,20 @@ use crate::app::{self, AppInputs, upgrade};
 use crate::engine::{Cause, Entry, Journal, Outcome, Plan, StepState};
 use crate::ports::ReclaimPolicy;
 
-struct Ended {
+pub(super) struct Ended {
     plan: Plan,
-    journal: Journal,
+    pub(super) journal: Journal,
     inputs: AppInputs,
 }
 
 impl Ended {
-    fn new(plan: Plan) -> Self {
+    pub(super) fn new(plan: Plan) -> Self {
         let inputs = serde_json::from_value(plan.inputs.clone()).unwrap();
         let journal = Journal::new(&plan, at(0));
         Self { plan, journal, inputs }
     }
 
-    fn with(mut self, step: &str, state: StepState, evidence: serde_json::Value) -> Self {
+    pub(super) fn with(mut self, step: &str, state: StepState, evidence: serde_json::Value) -> Self {
         self.journal.entries.push(Entry {
             step: step.into(),
             state,
@@ -41,7 +41,7 @@ impl Ended {
         self
     }
 
-    fn operation(&self) -> Operation<'_> {
+    pub(super) fn operation(&self) -> Operation<'_> {
         Operation { plan: &self.plan, journal: &self.journal, inputs: &self.inputs }
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn upgrade(setup: Setup, after: &'static str, act: Meddle) -> Journey
 }
 
 /// The rollback of an upgrade to a version that dies on start.
-fn rollback(setup: Setup, after: &'static str, act: Meddle) -> Journey {
+pub(super) fn rollback(setup: Setup, after: &'static str, act: Meddle) -> Journey {
     let world = World::new(setup);
     world.state().behaviours.insert("1.1.0".into(), Behaviour::Crashes);
     let failed = world.upgrade(Trouble::default());
@@ -26,12 +26,12 @@ fn assert_sound_but(journey: &Journey, meddled: &str) {
     assert!(faults.is_empty(), "{faults:#?}\n{:?}", journey.outcome());
 }
 
-fn assert_undone(journey: &Journey, code: &str) {
+pub(super) fn assert_undone(journey: &Journey, code: &str) {
     assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
     assert_eq!(journey.failure(), code);
 }
 
-fn committed(journey: &Journey) -> bool {
+pub(super) fn committed(journey: &Journey) -> bool {
     journey.calls().contains(&"git.commit")
 }
 

@@ -2,11 +2,13 @@
 
 mod builders;
 mod changing;
+mod idle;
 mod inheriting;
 mod journeys;
 mod keeping;
 mod meddling;
 mod plans;
+mod put_back;
 mod refusals;
 mod served;
 mod storms;

@@ -7,7 +7,7 @@ use super::builders::{
 use crate::app::facts::AppFacts;
 use crate::app::{self, AppInputs, Consistency, collide, roots, upgrade};
 use crate::engine::{Plan, PlanError};
-use crate::ports::{ObjectRef, ReclaimPolicy, Repository, WorkloadFacts};
+use crate::ports::{ObjectRef, Pin, ReclaimPolicy, Repository, WorkloadFacts};
 
 fn ids(plan: &Plan) -> Vec<&str> {
     plan.steps.iter().map(|step| step.id.as_str()).collect()
@@ -108,6 +108,61 @@ fn a_release_is_resumed_only_after_its_spec_names_the_target() {
     let position = |id: &str| ids.iter().position(|one| *one == id).unwrap_or_else(|| panic!("{id} in {ids:?}"));
     assert!(position("release/spec/helmrelease/notes/notes") < position("release/resume/helmrelease/notes/notes"));
     assert!(!ids.iter().any(|id| id.contains("freeze") || id.contains("root")), "{ids:?}");
+}
+
+#[test]
+fn a_release_that_no_pin_stands_in_is_resumed_without_waiting_for_a_version() {
+    let mut facts = release_facts();
+    let mut cache = facts.delivery.objects[1].clone();
+    cache.object.name = "cache".into();
+    facts.delivery.objects.push(cache);
+    let plan = upgrade_plan(&facts);
+    let ids = ids(&plan);
+    for (id, is_there) in [
+        ("release/spec/helmrelease/notes/notes", true),
+        ("release/resume/helmrelease/notes/notes", true),
+        ("release/spec/helmrelease/notes/cache", false),
+        ("release/resume/helmrelease/notes/cache", true),
+    ] {
+        assert_eq!(ids.contains(&id), is_there, "{id} in {ids:?}");
+    }
+    let pin = &facts.repositories[0].pins[0].pin;
+    for (object, stands) in [
+        ("HelmRelease/notes", true),
+        ("HelmRelease/notes/notes", true),
+        ("HelmRelease/other/notes", false),
+        ("#0", false),
+    ] {
+        assert_eq!(Pin { object: object.into(), ..pin.clone() }.stands_in(&release()), stands, "{object}");
+    }
+}
+
+#[test]
+fn what_is_not_meant_to_run_is_listed_and_its_image_is_not_looked_for() {
+    let mut facts = facts();
+    let mut off = workload();
+    (off.object.name, off.replicas) = ("off".into(), 0);
+    off.claims.clear();
+    off.images = vec![("off".into(), "registry.test/off:1.0.0".into())];
+    facts.workloads.push(off.clone());
+    let mut found = facts.repositories[0].pins[0].clone();
+    found.pin.component = "image/off".into();
+    found.pin.field = String::new();
+    facts.repositories[0].pins.push(found);
+    let planned = inputs(&upgrade_plan(&facts));
+    assert_eq!((planned.watched, planned.unwatched), (vec![deployment()], vec![off.object.clone()]));
+    assert_eq!(planned.unseen, ["image/off"]);
+    // One that it shares with what runs is looked for there.
+    facts.workloads[0].images.extend(off.images);
+    assert_eq!(inputs(&upgrade_plan(&facts)).unseen, [""; 0]);
+    // What is stopped at this moment counts as it was found before.
+    let first = inputs(&upgrade_plan(&facts));
+    facts.workloads[0].replicas = 0;
+    let (mut ask, _) = rollback();
+    ask.inherited = vec![first.clone()];
+    ask.before = Some(first);
+    let back = app::rollback::inputs(&ask, &facts);
+    assert_eq!((back.watched, back.accepted), (vec![deployment()], Vec::new()));
 }
 
 #[test]

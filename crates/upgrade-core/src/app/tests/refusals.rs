@@ -1,6 +1,8 @@
 //! Every refusal by name, each from facts that differ from the ordinary ones in one thing.
 
-use super::builders::{at, bootstrapped, facts, git_repository, release_facts, rollback, upgrade_to, workload};
+use super::builders::{
+    at, bootstrapped, cron_job, facts, git_repository, release_facts, rollback, upgrade_to, workload,
+};
 use super::world::{Setup, World};
 use crate::app::facts::AppFacts;
 use crate::app::preflight::{self, Verdict};
@@ -130,6 +132,15 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
             facts.workloads[0].claims.clear();
             facts.workloads[0].refusals.push(("frozen".into(), "has reconcile: disabled".into()));
         }),
+        ("nothing-to-watch", |_, facts| facts.workloads[0].replicas = 0),
+        ("nothing-to-watch", |_, facts| {
+            facts.workloads[0].kind = WorkloadKind::CronJob;
+            facts.workloads[0].object = cron_job();
+        }),
+        ("nothing-to-watch", |_, facts| {
+            facts.workloads[0].kind = WorkloadKind::Other;
+            facts.workloads[0].object = ObjectRef::new("db.test", "Cluster", "notes", "db");
+        }),
         ("not-csi", |_, facts| facts.claims[0].refusals.push(("not-csi".into(), "a hostPath".into()))),
     ];
     for (code, change) in cases {
@@ -219,6 +230,23 @@ fn an_app_elsewhere_may_name_the_same_delivery_object_and_a_claim_of_the_same_na
     let ask = upgrade_to("1.1.0");
     facts.neighbours.push(neighbour("elsewhere", ask.app.own.clone(), &["data"]));
     assert!(preflight::upgrade(&ask, &facts).passed());
+}
+
+#[test]
+fn an_app_of_which_something_runs_is_upgraded_whatever_else_is_turned_off() {
+    let mut facts = facts();
+    let mut off = workload();
+    (off.object.name, off.replicas, off.claims) = ("off".into(), 0, Vec::new());
+    facts.workloads.push(off.clone());
+    assert!(preflight::upgrade(&upgrade_to("1.1.0"), &facts).passed());
+    facts.workloads.remove(0);
+    assert_eq!(codes(&preflight::upgrade(&upgrade_to("1.1.0"), &facts)), ["nothing-to-watch"]);
+    // A rollback is what may be needed then: it is told, and goes on.
+    let (ask, mut facts) = rollback();
+    facts.workloads[0].replicas = 0;
+    let verdict = preflight::rollback(&ask, &facts);
+    assert!(verdict.passed(), "{:?}", verdict.refusals);
+    assert!(verdict.warnings.iter().any(|one| one.contains("at 0 replicas")), "{:?}", verdict.warnings);
 }
 
 #[test]

@@ -72,6 +72,7 @@ pub(super) fn release() -> Vec<Row> {
             "when-scaled-delete",
             vec![spec(StatefulSet, json!({"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}))],
         ),
+        row("nothing-to-watch", vec![spec(StatefulSet, json!({"replicas": 0}))]),
         // These two may pass by themselves, and are waited for when they are alone.
         row("live-differs-from-git", release(json!({"values": {"image": {"tag": "1.2.0"}}}))),
         // In Git, where nobody looks before it is delivered.

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::super::builders::{release, spec, upgrade_to};
+use super::super::builders::{release, release_pin, spec, upgrade_to};
 use super::rules::Running;
 use super::{Fault, State, World, Write};
 use crate::Failure;
 use crate::app::after::{FollowUp, Situation, follow_up, sighting};
 use crate::app::facts::{AppFacts, FactPorts, gather};
+use crate::app::inherit::Operation;
 use crate::app::preflight;
 use crate::app::{AppInputs, AppPorts, AppRunner, AppSpec, AutoRollback, Consistency, RollbackAsk, rollback, upgrade};
 use crate::engine::{
@@ -124,7 +125,9 @@ impl World {
         let setup = self.state().setup;
         if setup.release {
             spec.own = vec![release()];
+            spec.pins = vec![release_pin()];
         }
+        spec.pins.extend(self.state().pins.clone());
         if setup.always {
             spec.auto_rollback = AutoRollback::Always;
         }
@@ -302,6 +305,7 @@ impl Journey {
         let world = &self.world;
         let inputs = self.inputs();
         let point = world.state().points[&inputs.restore_point].clone();
+        let as_left = Operation { plan: &self.plan, journal: &self.journal, inputs: &inputs }.as_left();
         let ask = RollbackAsk {
             operation: "9a8b7c6d-op".into(),
             name: "notes-1-rollback".into(),
@@ -315,7 +319,7 @@ impl Journey {
             only_from: inputs.to.clone(),
             take_over: vec![self.plan.operation.clone()],
             before: Some(inputs.clone()),
-            inherited: vec![inputs],
+            inherited: vec![as_left],
         };
         let facts = world.facts(&ask.app, Some(&point), None);
         let verdict = preflight::rollback(&ask, &facts);

@@ -289,6 +289,9 @@ impl State {
         if self.deployment.frozen {
             return;
         }
+        if let Some(cron) = &mut self.cron {
+            cron.apply(version);
+        }
         if self.deployment.version != version {
             self.deployment.version = version.into();
             self.deployment.revision += 1;

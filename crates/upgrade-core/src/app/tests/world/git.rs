@@ -2,11 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::builders::{pin, repository};
+use super::super::builders::repository;
 use super::State;
 use super::rules::Running;
 use crate::Failure;
-use crate::ports::{Ancestry, CommitRecord, CommitRequest, PinFacts};
+use crate::ports::{Ancestry, CommitRecord, CommitRequest, Pin, PinFacts};
 
 #[derive(Debug, Clone)]
 pub(in crate::app::tests) struct Commit {
@@ -78,9 +78,11 @@ impl Git {
         Ok(if self.at(commit)? <= descendant { Ancestry::Contained } else { Ancestry::NotContained })
     }
 
-    pub(super) fn pins(&self, commit: &str) -> Result<Vec<PinFacts>, Failure> {
+    pub(super) fn pins(&self, commit: &str, pins: &[Pin]) -> Result<Vec<PinFacts>, Failure> {
         let value = self.commits[self.at(commit)?].version.clone();
-        Ok(vec![PinFacts { pin: pin(), value, image_policy_marker: false, sops: false }])
+        let found =
+            |pin: &Pin| PinFacts { pin: pin.clone(), value: value.clone(), image_policy_marker: false, sops: false };
+        Ok(pins.iter().map(found).collect())
     }
 
     pub(super) fn log(&self, from: &str, to: &str) -> Result<Option<Vec<String>>, Failure> {

@@ -20,13 +20,14 @@ use jiff::{SignedDuration, Timestamp};
 
 pub(super) use drive::{Journey, Meddle, Trouble};
 pub(super) use flux::Object;
-pub(super) use pods::Behaviour;
+pub(super) use pods::{Behaviour, Cron};
 pub(super) use storage::Write;
 
 use crate::Failure;
 use crate::engine::{GuardState, Journal, MemoryStore, Plan};
 use crate::ports::{
-    BlockedVersion, Clock, HealthReport, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError, Stored,
+    BlockedVersion, Clock, HealthReport, JournalStore, Piece, Pin, PinValue, RestorePointRecord, Revision, SaveError,
+    Stored, WorkloadFacts,
 };
 
 /// An app by a HelmRelease, as simple as it can be.
@@ -101,6 +102,10 @@ pub(super) struct State {
     pub(super) frontend: bool,
     /// How a workload without data is that only 1.1.0 has, if it has one.
     pub(super) worker: Option<HealthReport>,
+    /// A CronJob that mounts the data, if there is one.
+    pub(super) cron: Option<Cron>,
+    /// Workloads without data that are delivered and never have a pod.
+    pub(super) aside: Vec<WorkloadFacts>,
     /// Until when no pod can be made, as when a quota is used up.
     pub(super) no_pods_until: Option<Timestamp>,
     /// When all pods go once, as when a node is lost.
@@ -131,6 +136,8 @@ pub(super) struct State {
     pub(super) template: Option<String>,
     /// What a person accepts by name.
     pub(super) accepts: Vec<String>,
+    /// Pins besides the one of the app.
+    pub(super) pins: Vec<Pin>,
     /// Rules that were broken.
     pub(super) breaches: Vec<String>,
     uids: u32,
@@ -154,6 +161,8 @@ impl State {
             pods: Vec::new(),
             frontend: false,
             worker: None,
+            cron: None,
+            aside: Vec::new(),
             no_pods_until: None,
             interrupt_in: None,
             restart_in: None,
@@ -172,6 +181,7 @@ impl State {
             named: Vec::new(),
             template: None,
             accepts: Vec::new(),
+            pins: Vec::new(),
             breaches: Vec::new(),
             uids: 0,
         };

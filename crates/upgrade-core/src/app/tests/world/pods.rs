@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::builders::deployment;
+use super::super::builders::{cron_job, deployment};
 use super::{State, Write};
 use crate::Failure;
 use crate::ports::{HealthReport, Holder, ObjectRef, PodFact, WorkloadFacts, WorkloadKind, WorkloadState};
@@ -34,6 +34,39 @@ impl Deployment {
 
     fn images(&self) -> Vec<(String, String)> {
         vec![("notes".into(), format!("registry.test/notes:{}", self.version))]
+    }
+}
+
+/// A CronJob that mounts the data, as far as its `suspend` goes.
+#[derive(Debug, Clone)]
+pub(in crate::app::tests) struct Cron {
+    pub(in crate::app::tests) suspend: Option<bool>,
+    /// Whether whoever delivers it has written that.
+    pub(in crate::app::tests) is_declared: bool,
+    /// What its manifest says, by version.
+    declares: fn(&str) -> Option<bool>,
+    revision: u64,
+}
+
+impl Cron {
+    /// One that is as 1.0.0 declares it.
+    pub(in crate::app::tests) fn new(declares: fn(&str) -> Option<bool>) -> Self {
+        let suspend = declares("1.0.0");
+        Self { suspend, is_declared: suspend.is_some(), declares, revision: 1 }
+    }
+
+    /// Somebody writes `suspend`.
+    pub(in crate::app::tests) fn write(&mut self, suspend: Option<bool>, declared: bool) {
+        self.revision += u64::from(self.suspend != suspend);
+        (self.suspend, self.is_declared) = (suspend, declared);
+    }
+
+    pub(super) fn apply(&mut self, version: &str) {
+        match (self.declares)(version) {
+            Some(suspend) => self.write(Some(suspend), true),
+            None if self.is_declared => self.write(None, false),
+            None => {}
+        }
     }
 }
 
@@ -180,7 +213,29 @@ impl State {
         }
     }
 
-    pub(super) fn workload_state(&self) -> WorkloadState {
+    pub(super) fn cron_facts(&self) -> Option<WorkloadFacts> {
+        let cron = self.cron.as_ref()?;
+        Some(WorkloadFacts {
+            object: cron_job(),
+            uid: UID.into(),
+            kind: WorkloadKind::CronJob,
+            replicas: 0,
+            suspend: cron.suspend,
+            ..self.workload_facts()
+        })
+    }
+
+    pub(super) fn workload_state(&self, workload: &ObjectRef) -> WorkloadState {
+        if let Some(cron) = self.cron.as_ref().filter(|_| *workload == cron_job()) {
+            return WorkloadState {
+                uid: UID.into(),
+                resource_version: cron.revision.to_string(),
+                generation: i64::try_from(cron.revision).unwrap(),
+                replicas: 0,
+                suspend: cron.suspend,
+                images: self.deployment.images(),
+            };
+        }
         WorkloadState {
             uid: UID.into(),
             resource_version: self.deployment.revision.to_string(),
@@ -197,9 +252,25 @@ impl State {
         self.deployment.revision += 1;
     }
 
-    pub(super) fn stop(&mut self, uid: &str) -> Result<(), Failure> {
+    pub(super) fn put_cron_back(&mut self, resource_version: &str, suspend: Option<bool>) -> Result<(), Failure> {
+        let cron = self.cron.as_mut().unwrap();
+        if cron.revision.to_string() != resource_version {
+            return Err(Failure::transient("changed-meanwhile", "the cron job has changed since it was read"));
+        }
+        cron.write(suspend, false);
+        Ok(())
+    }
+
+    pub(super) fn stop(&mut self, workload: &ObjectRef, uid: &str) -> Result<(), Failure> {
         assert_eq!(uid, UID);
         self.may_stop();
+        if *workload == cron_job() {
+            let cron = self.cron.as_mut().unwrap();
+            if cron.suspend != Some(true) {
+                cron.write(Some(true), false);
+            }
+            return Ok(());
+        }
         self.deployment.replicas = 0;
         self.deployment.revision += 1;
         Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::super::builders::{bootstrapped, deployment, kustomization, piece, release};
+use super::super::builders::{bootstrapped, cron_job, deployment, kustomization, piece, release};
 use super::flux::{Source, bootstrap};
 use super::{State, World};
 use crate::Failure;
@@ -172,15 +172,20 @@ impl Delivery for World {
     async fn template(
         &self,
         _: &[ObjectRef],
-        _: &ObjectRef,
+        workload: &ObjectRef,
         _: &[PinValue],
         pins: &[PinValue],
         _: &str,
     ) -> Result<TemplateMatch, Failure> {
         self.call("delivery.template", |state| {
-            let now = state.workload_state();
+            let now = state.workload_state(workload);
+            let keeps_suspended = state.cron.as_ref().is_some_and(|cron| cron.is_declared);
             Ok(if state.deployment.version == pins[0].value {
-                TemplateMatch::Target { resource_version: now.resource_version, replicas: now.replicas }
+                TemplateMatch::Target {
+                    resource_version: now.resource_version,
+                    replicas: now.replicas,
+                    keeps_suspended,
+                }
             } else {
                 TemplateMatch::Not(state.deployment.version.clone())
             })
@@ -205,8 +210,8 @@ impl GitManager for World {
         self.call("git.head", |state| Ok(state.reach_git()?.head().sha.clone())).await
     }
 
-    async fn pins(&self, _: &AppRef, _: &Repository, commit: &str, _: &[Pin]) -> Result<Vec<PinFacts>, Failure> {
-        self.call("git.pins", |state| state.reach_git()?.pins(commit)).await
+    async fn pins(&self, _: &AppRef, _: &Repository, commit: &str, pins: &[Pin]) -> Result<Vec<PinFacts>, Failure> {
+        self.call("git.pins", |state| state.reach_git()?.pins(commit, pins)).await
     }
 
     async fn commit(&self, _: &AppRef, request: &CommitRequest) -> Result<CommitRecord, Failure> {
@@ -319,28 +324,35 @@ impl Workloads for World {
             let worker = state.worker.is_some() && state.deployment.version == "1.1.0";
             let worker =
                 worker.then(|| WorkloadFacts { object: worker_object(), claims: Vec::new(), ..state.workload_facts() });
-            Ok([state.workload_facts()].into_iter().chain(worker).collect())
+            let others = worker.into_iter().chain(state.cron_facts()).chain(state.aside.clone());
+            Ok([state.workload_facts()].into_iter().chain(others).collect())
         })
         .await
     }
 
-    async fn state(&self, _: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {
-        self.call("workloads.state", |state| Ok(Some(state.workload_state()))).await
+    async fn state(&self, workload: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {
+        self.call("workloads.state", |state| Ok(Some(state.workload_state(workload)))).await
     }
 
-    async fn stop(&self, _: &ObjectRef, uid: &str) -> Result<(), Failure> {
-        self.call("workloads.stop", |state| state.stop(uid)).await
+    async fn stop(&self, workload: &ObjectRef, uid: &str) -> Result<(), Failure> {
+        self.call("workloads.stop", |state| state.stop(workload, uid)).await
     }
 
     async fn start(
         &self,
-        _: &ObjectRef,
+        workload: &ObjectRef,
         uid: &str,
         resource_version: &str,
         replicas: i32,
-        _: Option<bool>,
+        suspend: Option<bool>,
     ) -> Result<(), Failure> {
-        self.call("workloads.start", |state| state.start(uid, resource_version, replicas)).await
+        self.call("workloads.start", |state| {
+            if *workload == cron_job() {
+                return state.put_cron_back(resource_version, suspend);
+            }
+            state.start(uid, resource_version, replicas)
+        })
+        .await
     }
 
     async fn holders(&self, _: &str, claims: &[String]) -> Result<Vec<Holder>, Failure> {
@@ -367,6 +379,12 @@ impl HealthChecker for World {
     ) -> Result<HealthReport, Failure> {
         self.call("health.check", |state| {
             let app = state.health(&pins[0].value);
+            if let Some(idle) = state.aside.iter().find(|one| workloads.contains(&one.object)) {
+                return Ok(HealthReport::Waiting(format!("{} has no pods", idle.object)));
+            }
+            if let Some(pin) = pins.iter().find(|pin| pin.pin.component != "image/notes") {
+                return Ok(HealthReport::Waiting(format!("no container runs an image of {}", pin.pin.component)));
+            }
             let worker = state.worker.clone().filter(|_| workloads.contains(&worker_object()));
             Ok(if matches!(app, HealthReport::Healthy { .. }) { worker.unwrap_or(app) } else { app })
         })
