@@ -153,6 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn who_always_goes_back_has_taken_what_is_written_until_the_stop() {
+        let seen = Sighting { created: true, served: false };
+        for (policy, loses_writes) in [(AutoRollback::Always, true), (AutoRollback::IfNeverReady, false)] {
+            let next = follow_up(&failed("unhealthy"), at(policy, seen));
+            assert_eq!(next, FollowUp::RollBack { restore_data: true, loses_writes }, "{policy:?}");
+        }
+    }
+
+    #[test]
     fn data_is_left_alone_when_no_pod_of_the_target_was_created() {
         let seen = Sighting { created: false, served: false };
         let next = follow_up(&failed("deadline-exceeded"), at(AutoRollback::IfNeverReady, seen));
