@@ -154,7 +154,7 @@ impl<K: Request> Turn<'_, K> {
 
     /// The rollback that has begun to take this upgrade over, and how far it is; of several the one that is farthest.
     async fn takers(&self) -> Result<Option<(String, TakeOver)>, Failure> {
-        let mut found = None;
+        let mut found: Option<(String, TakeOver)> = None;
         for other in self.others_of_app().await?.iter().filter(|other| !other.is_upgrade && other.planned) {
             let Some(rollback) = other.operation().filter(|one| one.inputs.take_over.contains(&self.uid)) else {
                 continue;
