@@ -140,7 +140,8 @@ pub struct RollbackRequestSpec {
     /// Make the plan, put it into the status, and change nothing. `false` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
-    /// Must be empty: no refusal of a rollback can be accepted by name.
+    /// What a person takes the responsibility for, by the names that the refusals give: `leave-pin/COMPONENT`,
+    /// `leave-object/KIND/NAME`, `keep-claim/NAME`, `restore-again/NAME/UID`. A name that fits nothing is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 317)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -123,6 +123,11 @@ pub(super) const CODES: &[Row] = &[
         "A restored volume is the original one: nothing was copied.",
         "Check the CSI driver; the claim is not touched.",
     ),
+    (
+        "served-meanwhile",
+        "A pod became ready while a rollback began that nobody had taken a loss for: what it wrote would be lost.",
+        "Everything was undone. Choose: roll back with --acknowledge-loss-since TIME, or --data keep, or leave it.",
+    ),
     ("size-unreadable", "The size of a claim or copy cannot be read.", "See the message for the field."),
     (
         "snapshot-class-ambiguous",

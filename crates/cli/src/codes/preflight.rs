@@ -19,6 +19,16 @@ pub(super) const CODES: &[Row] = &[
         "Take the chart from a HelmRepository.",
     ),
     (
+        "claim-made-anew",
+        "A claim was made anew since it was copied, by a restore or by hand: restoring replaces what was written to it since.",
+        "If that is meant, accept it by the name that the message gives: --accept restore-again/CLAIM/UID.",
+    ),
+    (
+        "claim-not-in-restore-point",
+        "The restore point has no copy of a claim that stays mounted: the older version would start on newer data.",
+        "If that is meant, accept it by name: --accept keep-claim/CLAIM. Or keep all data: --data keep.",
+    ),
+    (
         "claim-of-another-app",
         "Another ManagedApp names the same claim: restoring it would change that app's data.",
         "Separate the apps' claims, or take the claim out of the other app's spec.snapshots.claims.",
@@ -143,7 +153,7 @@ pub(super) const CODES: &[Row] = &[
     ),
     (
         "loss-not-acknowledged",
-        "The version has served, so restoring loses writes that it acknowledged.",
+        "The version has served, or may have since its upgrade ended: restoring loses writes that it acknowledged.",
         "Name the time: --acknowledge-loss-since TIME, or keep the data: --data keep.",
     ),
     (
@@ -170,6 +180,11 @@ pub(super) const CODES: &[Row] = &[
         "No workload of the app is meant to run and can be judged: all are at 0 replicas, or CronJobs, Jobs or pods by themselves, or of a kind that is not known here. Then nothing would tell whether the target is healthy.",
         "Let one of its Deployments, StatefulSets, ReplicaSets or DaemonSets run, then make a new request.",
     ),
+    (
+        "object-not-named",
+        "The app does not name a delivery object any more that delivered it: a rollback would not hold it.",
+        "Name it again in spec.delivery.flux.objects, or accept it by name: --accept leave-object/KIND/NAME.",
+    ),
     ("oci-source", "The app is delivered from an OCI artifact, not from Git.", "Deliver it from a GitRepository."),
     (
         "outside-constraint",
@@ -190,6 +205,11 @@ pub(super) const CODES: &[Row] = &[
         "parent-unsupported",
         "Something above the app is not a kind that can be gated.",
         "See the message for the object; deliver the app without it.",
+    ),
+    (
+        "pin-not-named",
+        "The restore point knows a version that the app does not name a pin for any more: it would not go back.",
+        "Name the pin again in spec.git.pins, or accept it by name: --accept leave-pin/COMPONENT.",
     ),
     (
         "pin-not-recorded",

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use upgrade_core::Failure;
-use upgrade_core::app::after::sighting;
+use upgrade_core::app::after::may_have_served;
 use upgrade_core::app::inherit::Operation;
 use upgrade_core::app::{AppInputs, AppSpec, RollbackAsk, UpgradeAsk, rollback};
-use upgrade_core::engine::{Journal, Outcome, Plan};
+use upgrade_core::engine::{Journal, Plan};
 use upgrade_core::ports::{ActiveOperation, RestorePointRecord};
 use windlass_api::call::CallError;
 use windlass_api::{Leftover, ManagedApp, OperationKind, RollbackData, RollbackRequest, UpgradeRequest};
@@ -198,7 +198,9 @@ impl<K: Request> Turn<'_, K> {
                     name: request.name_any(),
                     restore_data: request.spec.data == RollbackData::Restore,
                     acknowledged_loss_since: request.spec.acknowledge_loss_since,
-                    loses_writes: upgrade.is_none_or(may_have_served),
+                    loses_writes: upgrade
+                        .and_then(|other| Some((other.operation()?, other.over)))
+                        .is_none_or(|(upgrade, over)| may_have_served(&upgrade, over)),
                     block: true,
                     reason: request.spec.reason.clone().unwrap_or_default(),
                     only_from: only_from.map(|inputs| inputs.to.clone()).unwrap_or_default(),
@@ -240,14 +242,5 @@ impl<K: Request> Turn<'_, K> {
                     .with_hint("list them: windlass snapshots"))
             }
         }
-    }
-}
-
-/// Whether an upgrade's target may have acknowledged writes, by all that its journal knows.
-fn may_have_served(upgrade: &Other) -> bool {
-    let (Some((plan, journal)), Some(inputs)) = (&upgrade.record, &upgrade.inputs) else { return true };
-    match journal.outcome {
-        Some(Outcome::Failed { .. } | Outcome::Undone(_)) => sighting(plan, journal, inputs, &[]).served,
-        _ => true,
     }
 }

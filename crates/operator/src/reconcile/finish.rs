@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::app::after::{FollowUp, Situation, follow_up, sighting};
-use upgrade_core::app::inherit::{Operation, Settled, settled};
+use upgrade_core::app::inherit::{Operation, Settled, TakeOver, settled, take_over};
 use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Cause, Journal, Plan};
 use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume};
@@ -77,25 +77,42 @@ impl<K: Request> Turn<'_, K> {
         else {
             return Ok(After::End(Outcome::Failed, message.to_owned()));
         };
-        if let Some(rollback) = self.taken_over_by().await? {
-            return Ok(After::RolledBackBy(rollback));
-        }
         let name = rollback::request_name(&upgrade.name_any(), &self.uid);
         let heir = self.heir(&name).await?;
-        // Once it is made nothing is decided anew, but if it did not begin a person has to choose.
-        let unmade = match &heir {
-            Some(heir) if !is_heir(heir, &upgrade.name_any()) => Some("its name is taken".to_owned()),
-            Some(heir) => match heir.status.clone().unwrap_or_default() {
+        let given_back = match self.takers().await? {
+            Some((rollback, TakeOver::Made)) => return Ok(After::RolledBackBy(rollback)),
+            Some((rollback, TakeOver::Pending)) => {
+                let message = format!("{}; rollback {rollback} has begun", status::message(plan, journal));
+                if self.request.status().and_then(|status| status.message.as_ref()) != Some(&message) {
+                    self.patch_status(json!({"phase": "RollingBack", "message": message, "rollback": rollback}))
+                        .await?;
+                }
+                return Ok(After::Wait);
+            }
+            Some((rollback, TakeOver::GivenBack)) => Some(rollback),
+            None => None,
+        };
+        // Once it is made nothing is decided anew, but if it did not begin, or was undone, a person has to choose.
+        let begins_not = |why: String| format!("rollback {name} has not begun, because {why}");
+        let unmade = match (given_back, &heir) {
+            (Some(rollback), heir) => {
+                let said = heir.as_ref().filter(|heir| heir.name_any() == rollback);
+                let said = said.and_then(|heir| heir.status.as_ref()?.message.clone()).unwrap_or_default();
+                Some(format!("rollback {rollback} was undone: {said}"))
+            }
+            (None, Some(heir)) if !is_heir(heir, &upgrade.name_any()) => Some(begins_not("its name is taken".into())),
+            (None, Some(heir)) => match heir.status.clone().unwrap_or_default() {
+                // One whose record cannot be read here: nobody can say that it was undone.
                 OperationStatus { plan: Some(_), journal: Some(_), .. } => return Ok(After::RolledBackBy(name)),
                 OperationStatus { outcome: Some(outcome), message, .. } => {
-                    Some(format!("it ended as {outcome:?}: {}", message.unwrap_or_default()))
+                    Some(begins_not(format!("it ended as {outcome:?}: {}", message.unwrap_or_default())))
                 }
                 _ => return Ok(After::Wait),
             },
-            None if self.request.status().is_some_and(|status| status.rollback.as_ref() == Some(&name)) => {
-                Some("it was deleted".to_owned())
+            (None, None) if self.request.status().is_some_and(|status| status.rollback.as_ref() == Some(&name)) => {
+                Some(begins_not("it was deleted".into()))
             }
-            None => None,
+            (None, None) => None,
         };
         let pods = self.context.ports.workloads.pods(&self.namespace, &inputs.watched, &inputs.claim_names()).await?;
         let seen = sighting(plan, journal, &inputs, &pods);
@@ -110,10 +127,7 @@ impl<K: Request> Turn<'_, K> {
             taken_at: &since,
             refused: unmade.is_some(),
         };
-        let failed = unmade.map_or_else(
-            || message.to_owned(),
-            |why| format!("{message}; rollback {name} has not begun, because {why}"),
-        );
+        let failed = unmade.map_or_else(|| message.to_owned(), |why| format!("{message}; {why}"));
         Ok(match follow_up(outcome, situation) {
             FollowUp::Nothing => After::End(Outcome::Failed, failed),
             FollowUp::Ask { choices } => After::End(Outcome::NeedsRollback, format!("{failed}. {choices}")),
@@ -141,6 +155,21 @@ impl<K: Request> Turn<'_, K> {
                 After::Wait
             }
         })
+    }
+
+    /// The rollback that has begun to take this upgrade over, and how far it is; of several the one that is farthest.
+    async fn takers(&self) -> Result<Option<(String, TakeOver)>, Failure> {
+        let mut found: Option<(String, TakeOver)> = None;
+        for other in self.others_of_app().await?.iter().filter(|other| !other.is_upgrade && other.planned) {
+            let Some(rollback) = other.operation().filter(|one| one.inputs.take_over.contains(&self.uid)) else {
+                continue;
+            };
+            let taken = take_over(&rollback, other.over);
+            if found.as_ref().is_none_or(|(_, earlier)| taken > *earlier) {
+                found = Some((other.name.clone(), taken));
+            }
+        }
+        Ok(found)
     }
 
     /// What earlier operations had left is put right by a success that took it over: their lists say so. What it has not put right
@@ -251,11 +280,14 @@ impl<K: Request> Turn<'_, K> {
             let step = |left: &Value| left["object"].as_str().unwrap_or_default().to_owned();
             left.retain(|left| settled(&success, &mine, &step(left)) == Settled::No);
         }
-        self.finish_with(Outcome::RolledBack, message, json!({"rollback": rollback, "leftovers": left})).await
+        // One that is over has said already how the app is, and is the later operation.
+        let is_last = !others.iter().any(|other| !other.is_upgrade && other.name == rollback && other.over);
+        let more = json!({"rollback": rollback, "leftovers": left});
+        self.finish_with(Outcome::RolledBack, message, more, is_last).await
     }
 
     pub(super) async fn finish(&self, outcome: Outcome, message: &str) -> Result<(), ReconcileError> {
-        self.finish_with(outcome, message, json!({})).await
+        self.finish_with(outcome, message, json!({}), true).await
     }
 
     /// Lets go of the app. One that has no plan has changed nothing: an operation that it was to take over goes on.
@@ -278,7 +310,13 @@ impl<K: Request> Turn<'_, K> {
     }
 
     /// Writes how it ended. The outcome is written last: until then everything before it is done again after a crash.
-    async fn finish_with(&self, outcome: Outcome, message: &str, more: Value) -> Result<(), ReconcileError> {
+    async fn finish_with(
+        &self,
+        outcome: Outcome,
+        message: &str,
+        more: Value,
+        is_last: bool,
+    ) -> Result<(), ReconcileError> {
         let now = self.context.clock.now();
         let dry_run = self.request.is_dry_run();
         if let Some(app) = self.app_ref().filter(|_| !dry_run) {
@@ -286,9 +324,11 @@ impl<K: Request> Turn<'_, K> {
                 "kind": K::KIND, "name": self.request.name_any(), "uid": self.uid,
                 "outcome": outcome, "finishedAt": now, "message": message,
             });
-            self.context.apps.record_last(&app, last).await?;
+            if is_last {
+                self.context.apps.record_last(&app, last).await?;
+            }
             let (ready, reason) = readiness(K::KIND, outcome);
-            if let Some(ready) = ready {
+            if let Some(ready) = ready.filter(|_| is_last) {
                 self.context.apps.set_ready(&app, ready, reason, message).await?;
             } else if let Some(upgrade) = self.not_put_right(outcome).await? {
                 let message =

@@ -208,14 +208,51 @@ async fn a_failed_upgrade_is_rolled_back_by_a_request_of_its_own_whatever_was_ca
     assert_eq!(estate.rollbacks().await.len(), 2);
 
     let made = estate.api::<RollbackRequest>().get(&name).await.unwrap();
-    let (plan, journal) = estate.record(&made, &[], &[&upgrade.uid().unwrap()]);
+    let (plan, journal) = estate.record(&made, &["suspend/x"], &[&upgrade.uid().unwrap()]);
     estate.write(&made, json!({ "plan": plan, "journal": journal })).await;
     estate.activate(&made).await;
+    estate.turn(&upgrade).await;
+    // It may still be undone, and then the upgrade's end is another.
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!(status.outcome, None);
+    assert!(status.message.is_some_and(|message| message.ends_with("has begun")));
+    let (_, journal) = estate.record(&made, &["suspend/x", "release/resume/x"], &[&upgrade.uid().unwrap()]);
+    estate.write(&made, json!({ "journal": journal })).await;
     estate.turn(&upgrade).await;
     let status = estate.status_of(&upgrade).await;
     assert_eq!(status.outcome, Some(windlass_api::Outcome::RolledBack));
     assert_eq!(status.leftovers.len(), 1);
     assert_eq!(estate.active().await, Some(name));
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_rollback_was_undone_asks_and_makes_no_other() {
+    let estate = Estate::new().await;
+    let upgrade = estate.failed("up").await;
+    let leftovers = estate.status_of(&upgrade).await.leftovers;
+    estate.turn(&upgrade).await;
+    let name = request_name("up", &upgrade.uid().unwrap());
+    let made = estate.api::<RollbackRequest>().get(&name).await.unwrap();
+    let (plan, mut journal) = estate.record(&made, &[], &[&upgrade.uid().unwrap()]);
+    let failure = Failure::permanent("served-meanwhile", "notes-1 has become ready");
+    journal.outcome = Some(Outcome::Undone(Cause::StepFailed { step: "stop/wait".into(), failure }));
+    estate.write(&made, json!({ "plan": plan, "journal": journal })).await;
+    estate.activate(&made).await;
+    estate.turn(&upgrade).await;
+    assert_eq!(estate.status_of(&upgrade).await.outcome, None, "it has not let go of the app yet");
+
+    estate.turn(&made).await;
+    let undone = estate.status_of(&made).await;
+    assert_eq!(undone.outcome, Some(windlass_api::Outcome::Undone), "{:?}", undone.message);
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!(status.outcome, Some(windlass_api::Outcome::NeedsRollback), "{:?}", status.message);
+    let message = status.message.unwrap();
+    for said in [&*format!("rollback {name} was undone: "), "has become ready", "rolling back and keeping the data"] {
+        assert!(message.contains(said), "{said:?} is not in: {message}");
+    }
+    assert_eq!((status.leftovers, status.rollback), (leftovers, Some(name.clone())));
+    assert_eq!((estate.rollbacks().await, estate.active().await), (vec![name], None));
 }
 
 #[tokio::test]
@@ -230,6 +267,8 @@ async fn an_upgrade_that_gives_way_to_a_rollback_that_has_succeeded_lists_nothin
     estate.turn(&upgrade).await;
     let status = estate.status_of(&upgrade).await;
     assert_eq!((status.outcome, status.leftovers.len()), (Some(windlass_api::Outcome::RolledBack), 0));
+    let app = estate.api::<ManagedApp>().get("notes").await.unwrap().status.unwrap_or_default();
+    assert_eq!(app.last_operation, None, "what the rollback has said about the app is overwritten");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::AppInputs;
 use super::AutoRollback;
 use super::build::id;
+use super::inherit::Operation;
 use crate::engine::{Journal, Outcome, Plan};
 use crate::ports::PodFact;
 
@@ -37,6 +38,14 @@ pub struct Sighting {
     pub served: bool,
 }
 
+impl AppInputs {
+    /// Whether a pod mounts one of the claims.
+    pub fn has_data_of(&self, pod: &PodFact) -> bool {
+        let names = self.claim_names();
+        pod.claims.iter().any(|claim| names.contains(claim))
+    }
+}
+
 /// Reads the sighting out of the journal and the pods that exist now.
 pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodFact]) -> Sighting {
     let soaked = journal.entry("verify/soak").is_some_and(|entry| entry.begun);
@@ -52,6 +61,14 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
     // Without a stop nothing proves that the release did not create a pod of its own.
     let created = released && (served || counted || inputs.workloads.is_empty() || !pods.is_empty());
     Sighting { created, served }
+}
+
+/// Whether an upgrade's target may have acknowledged writes, by what its journal knows. Of one that is over nobody has looked since:
+/// what was never ready then may have served for days.
+pub fn may_have_served(upgrade: &Operation<'_>, over: bool) -> bool {
+    let Operation { plan, journal, inputs } = *upgrade;
+    let ended = matches!(journal.outcome, Some(Outcome::Failed { .. } | Outcome::Undone(_)));
+    over || !ended || sighting(plan, journal, inputs, &[]).served
 }
 
 /// What the decision rests on.
@@ -74,7 +91,9 @@ pub fn follow_up(outcome: &Outcome, situation: Situation<'_>) -> FollowUp {
     let Outcome::Failed { step, failure } = outcome else { return FollowUp::Nothing };
     let Situation { policy, seen, restorable, taken_at, refused } = situation;
     let restore_data = restorable && seen.created;
-    let roll_back = FollowUp::RollBack { restore_data, loses_writes: restore_data && seen.served };
+    // Until it is stopped it may still serve: who always goes back has taken that.
+    let loses_writes = restore_data && (seen.served || policy == AutoRollback::Always);
+    let roll_back = FollowUp::RollBack { restore_data, loses_writes };
     // Somebody else has changed the version meanwhile: going back would undo their decision.
     if failure.code == "superseded" {
         return FollowUp::Ask { choices: choices(restorable, seen, taken_at) };
@@ -98,7 +117,7 @@ fn choices(restorable: bool, seen: Sighting, taken_at: &str) -> String {
     let restore = match (restorable, seen.served) {
         (false, _) => "there is no data to restore".to_owned(),
         (true, true) => format!("rolling back with data loses what was written since {taken_at}"),
-        (true, false) => "rolling back with data loses nothing that was acknowledged".to_owned(),
+        (true, false) => "rolling back with data loses nothing that was acknowledged by now".to_owned(),
     };
     format!(
         "{restore}; rolling back and keeping the data runs the old version on data that the new one may have changed; leaving it keeps the new version as it is"
@@ -130,6 +149,15 @@ mod tests {
             let seen = Sighting { created: true, served };
             let next = follow_up(&failed("unhealthy"), at(policy, seen));
             assert_eq!(matches!(next, FollowUp::RollBack { .. }), rolls_back, "{policy:?} served={served}");
+        }
+    }
+
+    #[test]
+    fn who_always_goes_back_has_taken_what_is_written_until_the_stop() {
+        let seen = Sighting { created: true, served: false };
+        for (policy, loses_writes) in [(AutoRollback::Always, true), (AutoRollback::IfNeverReady, false)] {
+            let next = follow_up(&failed("unhealthy"), at(policy, seen));
+            assert_eq!(next, FollowUp::RollBack { restore_data: true, loses_writes }, "{policy:?}");
         }
     }
 

@@ -146,3 +146,10 @@ pub struct RollbackAsk {
     /// The inputs of the upgrade whose effect is taken back, if they are known: what they do not have came with its version.
     pub before: Option<AppInputs>,
 }
+
+impl RollbackAsk {
+    /// Whether somebody has taken the loss of everything that a restore may lose.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged_loss_since.is_some_and(|since| since <= self.restore_point.taken_at)
+    }
+}

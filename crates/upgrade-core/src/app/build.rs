@@ -8,7 +8,7 @@ use super::{AppStep, AutoRollback, HealthPolicy, Reader, stage};
 use crate::engine::Step;
 use crate::ports::{
     AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, PodFact,
-    Repository, RestorePointRecord, WorkloadKind,
+    Repository, RestorePointRecord, WorkloadFacts, WorkloadKind,
 };
 
 /// A delivery object that the operation suspends.
@@ -116,6 +116,9 @@ pub struct AppInputs {
     /// What the target changes about claims and workloads, as a person has accepted it.
     #[serde(default)]
     pub accepted: Vec<String>,
+    /// Whether data is restored and nobody has acknowledged a loss: then a pod that has served stops it while it can be undone.
+    #[serde(default)]
+    pub unacknowledged: bool,
 }
 
 impl AppInputs {
@@ -133,12 +136,6 @@ impl AppInputs {
     /// last, and applies nothing before that ends.
     fn spec_deadline(&self) -> SignedDuration {
         self.delivery_deadline().max(deadlines::HEALTH_CHECK)
-    }
-
-    /// Whether a pod mounts one of the claims.
-    pub fn has_data_of(&self, pod: &PodFact) -> bool {
-        let names = self.claim_names();
-        pod.claims.iter().any(|claim| names.contains(claim))
     }
 
     /// Names of the claims.

@@ -104,7 +104,8 @@ pub async fn gather(
             }
         }
     }
-    let claims = if spec.snapshots.enabled && !wanted.is_empty() {
+    // A restore swaps claims whatever the app says about copies by now.
+    let claims = if (spec.snapshots.enabled || point.is_some()) && !wanted.is_empty() {
         ports.snapshots.claims(app, &app.namespace, &wanted, spec.snapshots.class.clone()).await?
     } else {
         Vec::new()

@@ -103,7 +103,7 @@ pub fn rollback(ask: &RollbackAsk, facts: &AppFacts) -> Verdict {
     let mut verdict = Verdict::default();
     let point = &ask.restore_point;
     common(&mut verdict, &ask.app, facts, &ask.take_over);
-    accepted(&mut verdict, &ask.app, Vec::new());
+    accepted(&mut verdict, &ask.app, rollback::changes(ask, facts));
     if !point.void.is_empty() && ask.restore_data {
         let message = format!("restore point {} must not be used any more: {}", point.name, point.void);
         verdict.refuse("restore-point-void", message, "choose another one: windlass snapshots");
@@ -360,7 +360,7 @@ fn ships_along(verdict: &mut Verdict, facts: &AppFacts) {
 
 fn restorable(verdict: &mut Verdict, ask: &RollbackAsk, facts: &AppFacts) {
     let point = &ask.restore_point;
-    if ask.loses_writes && ask.acknowledged_loss_since.is_none_or(|since| since > point.taken_at) {
+    if ask.loses_writes && !ask.is_acknowledged() {
         let message = format!("everything written since {} is lost when the data is restored", point.taken_at);
         let hint =
             format!("acknowledge it: --acknowledge-loss-since {}, or keep the data: --data keep", point.taken_at);

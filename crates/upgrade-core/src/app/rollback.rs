@@ -9,7 +9,7 @@ use super::build::{
     AppInputs, chart_sources, commit_and_release_steps, deadlines, derived_name, heads, roots, shared, stop_steps,
     suspend_steps, verify_steps,
 };
-use super::changes::{drop_claim, remove_workload};
+use super::changes::{Change, drop_claim, remove_workload};
 use super::facts::AppFacts;
 use super::inherit::{claims_as_found, planned_workloads};
 use super::upgrade::{protect, unprotect};
@@ -50,12 +50,13 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
     let mut claims: Vec<String> = facts.claims.iter().map(|claim| claim.name.clone()).collect();
     claims.extend(ask.restore_point.volumes.iter().map(|volume| volume.claim.clone()));
     let point = &ask.restore_point;
-    let accepted = left_behind(ask, facts);
+    let mut accepted = left_behind(ask, facts);
     let is_removed = |object: &ObjectRef| accepted.contains(&remove_workload(object));
     let mut workloads = planned_workloads(facts, &claims, &ask.inherited);
     for workload in &mut workloads {
         workload.removed = is_removed(&workload.object);
     }
+    accepted.extend(ask.app.versions.accepted_claim_changes.iter().cloned());
     let Watch { watched, unwatched, unseen } = watch(facts, &workloads, &to, &accepted);
     AppInputs {
         app: ask.app.app.clone(),
@@ -84,11 +85,63 @@ pub fn inputs(ask: &RollbackAsk, facts: &AppFacts) -> AppInputs {
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
         accepted,
+        unacknowledged: ask.restore_data && !ask.is_acknowledged(),
     }
 }
 
+/// What a person has to accept by name before a rollback begins: it would leave something on the newer version, or newer data below the
+/// older one, or put back what was put back before.
+pub fn changes(ask: &RollbackAsk, facts: &AppFacts) -> Vec<Change> {
+    let mut found = Vec::new();
+    let point = &ask.restore_point;
+    for then in point.pins.iter().filter(|then| !ask.app.pins.contains(&then.pin)) {
+        let component = &then.pin.component;
+        let what = format!(
+            "the app does not name the pin of {component} in {} any more: it would not go back to {}",
+            then.pin.path, then.value
+        );
+        found.push(Change { name: format!("leave-pin/{component}"), code: "pin-not-named", what });
+    }
+    let own = ask.before.iter().flat_map(|before| &before.own);
+    for object in own.filter(|object| !ask.app.own.contains(object)) {
+        let what = format!("the app does not name {object} any more, which delivered it: it would not be held");
+        found.push(Change {
+            name: format!("leave-object/{}/{}", object.kind, object.name),
+            code: "object-not-named",
+            what,
+        });
+    }
+    if !ask.restore_data {
+        return found;
+    }
+    let goes = left_behind(ask, facts);
+    for claim in facts.claims.iter().filter(|claim| !claim.uid.is_empty()) {
+        let name = &claim.name;
+        match point.volumes.iter().find(|volume| volume.claim == *name) {
+            None if goes.contains(&drop_claim(name)) => {}
+            None => {
+                let what = format!(
+                    "restore point {} has no copy of claim {name}: the older version would start on it as it is",
+                    point.name
+                );
+                found.push(Change { name: format!("keep-claim/{name}"), code: "claim-not-in-restore-point", what });
+            }
+            // Each restore makes the claim anew: what was acknowledged, or accepted, before one does not count after it.
+            Some(volume) if volume.claim_uid != claim.uid => {
+                let uid: String = claim.uid.chars().take(8).collect();
+                let what = format!(
+                    "claim {name} was made anew after it was copied, by a restore or by hand: what was written to the new one would be replaced"
+                );
+                found.push(Change { name: format!("restore-again/{name}/{uid}"), code: "claim-made-anew", what });
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
 /// What came with the version that is left, by the names under which a person would accept that it goes: such a workload must not
-/// start on the restored data, and neither it nor such a claim is there for long.
+/// start on the restored data, and neither it nor a claim that nothing else mounts is there for long.
 fn left_behind(ask: &RollbackAsk, facts: &AppFacts) -> Vec<String> {
     let Some(before) = &ask.before else { return Vec::new() };
     let was_there = |object: &ObjectRef| {
@@ -98,11 +151,18 @@ fn left_behind(ask: &RollbackAsk, facts: &AppFacts) -> Vec<String> {
             || before.accepted.contains(&remove_workload(object))
     };
     let workloads = facts.workloads.iter().filter(|found| found.delivered && !was_there(&found.object));
+    let mut goes: Vec<String> = workloads.map(|found| remove_workload(&found.object)).collect();
     let had = |claim: &str| {
         before.claim(claim).is_some() || ask.restore_point.volumes.iter().any(|volume| volume.claim == claim)
     };
-    let claims = facts.claims.iter().filter(|found| !had(&found.name));
-    workloads.map(|found| remove_workload(&found.object)).chain(claims.map(|found| drop_claim(&found.name))).collect()
+    let stays = |claim: &str| {
+        let mut mounting = facts.workloads.iter().filter(|found| found.claims.iter().any(|one| one == claim));
+        mounting.any(|found| !goes.contains(&remove_workload(&found.object)))
+    };
+    let claims = facts.claims.iter().filter(|found| !had(&found.name) && !stays(&found.name));
+    let claims: Vec<String> = claims.map(|found| drop_claim(&found.name)).collect();
+    goes.extend(claims);
+    goes
 }
 
 /// Every pin of the restore point with what it carries now, and with what it carried then.

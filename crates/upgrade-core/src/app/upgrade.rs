@@ -60,6 +60,7 @@ pub fn inputs(ask: &UpgradeAsk, facts: &AppFacts) -> AppInputs {
         take_over: ask.take_over.clone(),
         reason: ask.reason.clone(),
         accepted,
+        unacknowledged: false,
     }
 }
 

@@ -28,7 +28,10 @@ impl World {
         self.hold_volumes(true)?;
         let spec = upgrade_spec("notes", &[("chart", "3.0.0"), ("image/notes", "3.0.0")]);
         self.ask_upgrade(&app.name, "to-3.0.0", spec).await?;
-        expect(&self.upgrade_ended(&app.name, "to-3.0.0").await?, Outcome::RolledBack)?;
+        wait("the rollback to be made", Duration::from_secs(180), || async {
+            Ok(!self.rollback_of(&app.name, "to-3.0.0").await?.is_empty())
+        })
+        .await?;
         self.rollback_step_begun(&app.name, &self.rollback_of(&app.name, "to-3.0.0").await?, "restore/aside/").await
     }
 

@@ -108,6 +108,10 @@ impl Work<'_> {
             (S::Suspend { root }, direction) => self.prepare_hold(root, direction).await,
             (S::Resume { root }, Do) => self.prepare_resume(root).await,
             (S::Commit { repository }, Do) => self.prepare_commit(repository).await,
+            (S::Stop { workload }, Do) => {
+                self.nothing_served().await?;
+                self.prepare_workload(workload).await
+            }
             (S::Stop { workload } | S::PutBack { workload }, _) => self.prepare_workload(workload).await,
             (S::RestoreAside { claim }, Do) => self.prepare_restore_aside(claim).await,
             (S::DropClaim { claim }, Do) => self.prepare_drop_claim(claim).await,

@@ -84,7 +84,21 @@ impl Work<'_> {
         self.ports.workloads.start(object, &state.uid, version, planned.replicas, planned.suspend).await
     }
 
+    /// A restore that nobody has acknowledged a loss for goes on only while no pod with the data has ever served. That is known until
+    /// the pods are gone, and everything can still be undone until then.
+    pub(super) async fn nothing_served(&self) -> Result<(), Failure> {
+        let inputs = &self.inputs;
+        let Some(point) = inputs.restore.as_ref().filter(|_| inputs.unacknowledged) else { return Ok(()) };
+        let pods = self.ports.workloads.pods(&inputs.app.namespace, &[], &inputs.claim_names()).await?;
+        let Some(pod) = pods.iter().find(|pod| pod.served && inputs.has_data_of(pod)) else { return Ok(()) };
+        let since = point.taken_at;
+        let message = format!("{} has become ready: what it wrote since {since} would be lost", pod.object);
+        let hint = format!("acknowledge it: --acknowledge-loss-since {since}, or keep the data: --data keep");
+        Err(Failure::permanent("served-meanwhile", message).with_hint(hint))
+    }
+
     pub(super) async fn nothing_holds(&self) -> Result<Observation, Failure> {
+        self.nothing_served().await?;
         let claims = self.inputs.claim_names();
         let holders = self.ports.workloads.holders(&self.inputs.app.namespace, &claims).await?;
         if holders.is_empty() {
@@ -104,6 +118,8 @@ impl Work<'_> {
         let namespace = &self.inputs.app.namespace;
         let holders = self.ports.workloads.holders(namespace, &claims).await?;
         let Some(ended) = holders.iter().find(|holder| has_ended(holder)) else { return Ok(()) };
+        // Its conditions go with it.
+        self.nothing_served().await?;
         let pods = self.ports.workloads.pods(namespace, &[], &claims).await?;
         match pods.iter().find(|pod| pod.object == ended.by) {
             Some(pod) => self.ports.workloads.remove_pod(&pod.object, &pod.uid).await,

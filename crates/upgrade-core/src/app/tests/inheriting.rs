@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::builders::{at, facts, rollback, upgrade_to};
+use crate::Failure;
 use crate::app::facts::AppFacts;
-use crate::app::inherit::{Healing, Operation, Settled, healing, settled};
+use crate::app::inherit::{Healing, Operation, Settled, TakeOver, healing, settled, take_over};
 use crate::app::{self, AppInputs, upgrade};
 use crate::engine::{Cause, Entry, Journal, Outcome, Plan, StepState};
 use crate::ports::ReclaimPolicy;
@@ -148,4 +149,29 @@ fn requests_that_roll_back_are_not_called_alike_for_two_upgrades_of_one_name() {
         [name(&long, "0f1e2d3c-op"), name(&long, "1f1e2d3c-op"), name(&format!("{}m", &long[1..]), "0f1e2d3c-op")];
     assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
     assert!(names[0] != names[1] && names[0] != names[2], "{names:?}");
+}
+
+#[test]
+fn an_upgrade_is_not_taken_over_for_good_while_its_rollback_may_be_undone() {
+    let (ask, facts) = rollback();
+    let begun =
+        || Ended::new(app::rollback::plan(&ask, &facts).unwrap()).with("protect/data", StepState::Done, json!({}));
+    let ends = |mut rollback: Ended, outcome: Outcome| {
+        rollback.journal.outcome = Some(outcome);
+        rollback
+    };
+    let failure = || Failure::permanent("served-meanwhile", "x");
+    let undone = || Outcome::Undone(Cause::StepFailed { step: "stop/wait".into(), failure: failure() });
+    let cases = [
+        (begun(), false, TakeOver::Pending),
+        (ends(begun(), undone()), false, TakeOver::Pending),
+        (ends(begun(), undone()), true, TakeOver::GivenBack),
+        (ends(begun(), Outcome::Undone(Cause::Cancelled)), true, TakeOver::GivenBack),
+        (moved(), false, TakeOver::Made),
+        (ends(moved(), Outcome::Failed { step: "verify/healthy".into(), failure: failure() }), true, TakeOver::Made),
+        (ends(moved(), Outcome::Succeeded), true, TakeOver::Made),
+    ];
+    for (at, (rollback, over, expected)) in cases.iter().enumerate() {
+        assert_eq!(take_over(&rollback.operation(), *over), *expected, "case {at}");
+    }
 }

@@ -89,7 +89,7 @@ fn a_version_that_never_served_is_rolled_back_with_its_data() {
             assert!(matches!(upgrade.outcome(), Outcome::Failed { .. }), "{setup:?} {:?}", upgrade.outcome());
             assert_sound(&upgrade, &format!("{setup:?}"));
             assert_eq!(upgrade.follow_up(), FollowUp::RollBack { restore_data: true, loses_writes: false });
-            let rollback = upgrade.roll_back(true, Trouble::default());
+            let rollback = upgrade.roll_back_unasked(Trouble::default());
             assert_eq!(rollback.outcome(), &Outcome::Succeeded, "{setup:?}");
             assert_sound(&rollback, &format!("{setup:?} {behaviour:?}"));
             let state = world.state();
@@ -202,7 +202,7 @@ fn a_rollback_survives_a_crash_before_and_after_every_call() {
         let failed = failed(setup);
         let run = |trouble| {
             let (plan, journal) = (failed.plan.clone(), failed.journal.clone());
-            Journey { world: failed.world.fork(), plan, journal }.roll_back(true, trouble)
+            Journey { world: failed.world.fork(), plan, journal }.roll_back_unasked(trouble)
         };
         with_each_fault(&format!("rollback {setup:?}"), passing, run, same_end);
     }

@@ -1,11 +1,11 @@
 //! The order in which things are done, and what each plan promises to put back.
 
 use super::builders::{
-    bootstrapped, claim, deployment, facts, git_repository, kustomization, release, release_facts, rollback,
+    at, bootstrapped, claim, deployment, facts, git_repository, kustomization, release, release_facts, rollback,
     upgrade_to, workload,
 };
 use crate::app::facts::AppFacts;
-use crate::app::{self, AppInputs, Consistency, collide, roots, upgrade};
+use crate::app::{self, AppInputs, Consistency, RollbackAsk, collide, roots, upgrade};
 use crate::engine::{Plan, PlanError};
 use crate::ports::{ObjectRef, Pin, ReclaimPolicy, Repository, WorkloadFacts};
 
@@ -195,7 +195,8 @@ fn what_came_with_the_version_that_is_left_is_stopped_and_not_started_on_the_res
     let (mut ask, mut facts) = rollback();
     ask.before = Some(inputs(&upgrade_plan(&self::facts())));
     let worker = ObjectRef { name: "worker".into(), ..deployment() };
-    facts.workloads.push(WorkloadFacts { object: worker.clone(), uid: "w".into(), ..workload() });
+    let claims = vec!["data".into(), "cache".into()];
+    facts.workloads.push(WorkloadFacts { object: worker.clone(), uid: "w".into(), claims, ..workload() });
     facts.claims.push(claim("cache"));
     let plan = app::rollback::plan(&ask, &facts).unwrap();
     let steps = ids(&plan);
@@ -205,6 +206,23 @@ fn what_came_with_the_version_that_is_left_is_stopped_and_not_started_on_the_res
     let inputs = inputs(&plan);
     assert!(!inputs.watched.contains(&worker), "it is waited for");
     assert_eq!(inputs.accepted, ["remove-workload/Deployment/worker", "drop-claim/cache"]);
+    // Not one that is mounted by what stays.
+    facts.workloads[0].claims.push("cache".into());
+    ask.app.versions.accepted_claim_changes = vec!["keep-claim/cache".into()];
+    let inputs = self::inputs(&app::rollback::plan(&ask, &facts).unwrap());
+    assert_eq!(inputs.accepted, ["remove-workload/Deployment/worker", "keep-claim/cache"]);
+}
+
+#[test]
+fn only_a_restore_that_nobody_has_acknowledged_is_stopped_by_what_has_served() {
+    let (ask, facts) = rollback();
+    for (restore_data, since, expected) in
+        [(true, None, true), (true, Some(100), false), (true, Some(101), true), (false, None, false)]
+    {
+        let acknowledged_loss_since = since.map(at);
+        let ask = RollbackAsk { restore_data, acknowledged_loss_since, ..ask.clone() };
+        assert_eq!(app::rollback::inputs(&ask, &facts).unacknowledged, expected, "{restore_data} {since:?}");
+    }
 }
 
 #[test]

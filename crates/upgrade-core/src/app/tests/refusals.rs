@@ -1,12 +1,12 @@
 //! Every refusal by name, each from facts that differ from the ordinary ones in one thing.
 
 use super::builders::{
-    at, bootstrapped, cron_job, facts, git_repository, release_facts, rollback, upgrade_to, workload,
+    at, bootstrapped, claim, cron_job, facts, git_repository, release, release_facts, rollback, upgrade_to, workload,
 };
 use super::world::{Setup, World};
 use crate::app::facts::AppFacts;
 use crate::app::preflight::{self, Verdict};
-use crate::app::{AppSpec, RollbackAsk, UpgradeAsk};
+use crate::app::{AppSpec, RollbackAsk, UpgradeAsk, upgrade};
 use crate::ports::{AppRef, BlockedVersion, Neighbour, ObjectRef, PinValue, Readiness, WorkloadKind};
 
 fn codes(verdict: &Verdict) -> Vec<&str> {
@@ -151,6 +151,12 @@ fn each_reason_not_to_upgrade_is_refused_by_name() {
     }
 }
 
+/// A workload that was there before mounts a claim by now that has no copy.
+fn scaled_up(facts: &mut AppFacts) {
+    facts.claims.push(claim("data-1"));
+    facts.workloads[0].claims.push("data-1".into());
+}
+
 type RollbackChange = fn(&mut RollbackAsk, &mut AppFacts);
 
 #[test]
@@ -182,6 +188,26 @@ fn each_reason_not_to_roll_back_is_refused_by_name() {
             other.delivered = false;
             facts.workloads.push(other);
         }),
+        ("pin-not-named", |ask, _| {
+            let mut pin = ask.app.pins[0].clone();
+            pin.component = "chart".into();
+            ask.restore_point.pins.push(PinValue { pin, value: "1.0.0".into() });
+        }),
+        ("pin-not-named", |ask, _| {
+            ask.restore_data = false;
+            ask.app.pins[0].field = "spec.elsewhere".into();
+        }),
+        ("object-not-named", |ask, _| {
+            let mut before = upgrade::inputs(&upgrade_to("2.0.0"), &self::facts());
+            before.own.push(release());
+            ask.before = Some(before);
+        }),
+        ("claim-not-in-restore-point", |_, facts| scaled_up(facts)),
+        ("claim-not-in-restore-point", |ask, facts| {
+            ask.before = Some(upgrade::inputs(&upgrade_to("2.0.0"), &self::facts()));
+            scaled_up(facts);
+        }),
+        ("claim-made-anew", |_, facts| facts.claims[0].uid = "another".into()),
         ("nothing-to-do", |ask, facts| {
             ask.restore_data = false;
             facts.repositories[0].pins[0].value = "1.0.0".into();
@@ -193,6 +219,53 @@ fn each_reason_not_to_roll_back_is_refused_by_name() {
         let verdict = preflight::rollback(&ask, &facts);
         assert!(codes(&verdict).contains(code), "{code} is not among {:?}", codes(&verdict));
     }
+}
+
+#[test]
+fn what_a_rollback_would_leave_or_replace_is_accepted_by_its_name_alone() {
+    let (mut ask, mut facts) = rollback();
+    let mut before = upgrade::inputs(&upgrade_to("2.0.0"), &self::facts());
+    before.own.push(release());
+    ask.before = Some(before);
+    let mut pin = ask.app.pins[0].clone();
+    pin.component = "chart".into();
+    ask.restore_point.pins.push(PinValue { pin, value: "1.0.0".into() });
+    facts.claims[0].uid = "0123456789".into();
+    scaled_up(&mut facts);
+    let names =
+        ["leave-pin/chart", "leave-object/HelmRelease/notes", "restore-again/data/01234567", "keep-claim/data-1"];
+    ask.app.versions.accepted_claim_changes = names.map(Into::into).into();
+    assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+    // What was accepted before another restore is not accepted after it.
+    facts.claims[0].uid = "another-0123".into();
+    assert_eq!(codes(&preflight::rollback(&ask, &facts)), ["accept-unknown", "claim-made-anew"]);
+}
+
+#[test]
+fn without_its_data_a_rollback_asks_nothing_about_claims() {
+    let (mut ask, mut facts) = rollback();
+    ask.restore_data = false;
+    facts.claims[0].uid = "another".into();
+    scaled_up(&mut facts);
+    assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+}
+
+#[test]
+fn a_claim_that_is_still_to_be_made_has_no_newer_data() {
+    let (ask, mut facts) = rollback();
+    scaled_up(&mut facts);
+    facts.claims[1].uid.clear();
+    assert_eq!(codes(&preflight::rollback(&ask, &facts)), [""; 0]);
+}
+
+#[test]
+fn the_claims_of_a_restore_point_are_looked_at_whatever_the_app_says_about_copies() {
+    let world = World::new(Setup::default());
+    let mut spec = world.spec();
+    spec.snapshots.enabled = false;
+    let found = |point| world.facts(&spec, point, None).claims.len();
+    let (ask, _) = rollback();
+    assert_eq!((found(None), found(Some(&ask.restore_point))), (0, 1));
 }
 
 #[test]

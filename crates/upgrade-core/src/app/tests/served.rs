@@ -3,8 +3,9 @@
 use jiff::SignedDuration;
 
 use super::meddling::upgrade;
-use super::world::{Behaviour, PLAIN, Trouble, World};
-use crate::app::after::FollowUp;
+use super::world::{Behaviour, Journey, Meddle, PLAIN, RELEASE, Setup, State, Trouble, World};
+use crate::app::after::{FollowUp, may_have_served};
+use crate::app::inherit::Operation;
 use crate::engine::Outcome;
 
 #[test]
@@ -49,4 +50,60 @@ fn a_version_that_soaked_has_served_whatever_its_pods_say_afterwards() {
     });
     assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "verify/soak"));
     assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }));
+}
+
+/// An upgrade to a version that is not ready within its time.
+fn never_ready(setup: Setup) -> Journey {
+    let world = World::new(setup);
+    world.state().behaviours.insert("1.1.0".into(), Behaviour::NeverReady);
+    world.upgrade(Trouble::default())
+}
+
+/// It is ready after all, and acknowledges writes.
+fn serves(state: &mut State) {
+    state.behaviours.remove("1.1.0");
+    state.pass(SignedDuration::from_millis(200));
+}
+
+#[test]
+fn what_a_version_acknowledges_while_its_rollback_begins_is_not_discarded_unasked() {
+    for setup in [PLAIN, RELEASE] {
+        // Long before the stop, right before it, and when its pods are on their way out.
+        for step in ["", "restore/retain/data", "stop/deployment/notes/notes"] {
+            let upgrade = never_ready(setup);
+            let expected = FollowUp::RollBack { restore_data: true, loses_writes: false };
+            assert_eq!(upgrade.follow_up(), expected);
+            let meddle: Meddle = serves;
+            let rollback = upgrade.roll_back_unasked(Trouble { meddle: Some((step, meddle)), ..Trouble::default() });
+            assert!(matches!(rollback.outcome(), Outcome::Undone(_)), "after {step:?}: {:?}", rollback.outcome());
+            assert_eq!(rollback.failure(), "served-meanwhile", "after {step:?}");
+            let stopped = rollback.calls().contains(&"workloads.stop");
+            assert_eq!(stopped, step.starts_with("stop/"), "after {step:?}: it is stopped for nothing");
+            let faults = rollback.faults();
+            assert!(faults.is_empty(), "after {step:?}: {faults:#?}");
+            let state = rollback.world.state();
+            assert_eq!(state.storage.claims["data"].volume.as_deref(), Some("pv-data"), "after {step:?}");
+            assert!(state.storage.acknowledged.iter().any(|write| write.version == "1.1.0"), "it never served");
+            assert_eq!(state.deployment.replicas, 2, "after {step:?}");
+        }
+    }
+}
+
+#[test]
+fn who_has_taken_the_loss_is_not_asked_again() {
+    let trouble = Trouble { meddle: Some(("restore/retain/data", serves)), ..Trouble::default() };
+    let rollback = never_ready(PLAIN).roll_back(true, trouble);
+    assert_eq!(rollback.outcome(), &Outcome::Succeeded);
+}
+
+#[test]
+fn an_upgrade_that_is_over_may_have_served_since_whatever_its_journal_says() {
+    let upgrade = never_ready(PLAIN);
+    let inputs = upgrade.inputs();
+    let operation = Operation { plan: &upgrade.plan, journal: &upgrade.journal, inputs: &inputs };
+    assert!(!may_have_served(&operation, false));
+    assert!(may_have_served(&operation, true));
+    let succeeded = World::new(PLAIN).upgrade(Trouble::default());
+    let operation = Operation { plan: &succeeded.plan, journal: &succeeded.journal, inputs: &inputs };
+    assert!(may_have_served(&operation, false));
 }

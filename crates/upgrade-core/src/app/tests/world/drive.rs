@@ -300,13 +300,25 @@ impl Journey {
         follow_up(self.outcome(), Situation { policy, seen, restorable, taken_at: "then", refused: false })
     }
 
-    /// The rollback of this upgrade, with its data or without.
+    /// The rollback of this upgrade, with its data or without, as a person asks for it who takes the loss.
     pub(in crate::app::tests) fn roll_back(&self, restore_data: bool, trouble: Trouble) -> Journey {
+        self.roll_back_as(restore_data, trouble, |_| {})
+    }
+
+    /// The rollback that nobody has asked for.
+    pub(in crate::app::tests) fn roll_back_unasked(&self, trouble: Trouble) -> Journey {
+        self.roll_back_as(true, trouble, |ask| {
+            ask.acknowledged_loss_since = None;
+            ask.loses_writes = false;
+        })
+    }
+
+    fn roll_back_as(&self, restore_data: bool, trouble: Trouble, change: fn(&mut RollbackAsk)) -> Journey {
         let world = &self.world;
         let inputs = self.inputs();
         let point = world.state().points[&inputs.restore_point].clone();
         let as_left = Operation { plan: &self.plan, journal: &self.journal, inputs: &inputs }.as_left();
-        let ask = RollbackAsk {
+        let mut ask = RollbackAsk {
             operation: "9a8b7c6d-op".into(),
             name: "notes-1-rollback".into(),
             app: world.spec(),
@@ -321,6 +333,7 @@ impl Journey {
             before: Some(inputs.clone()),
             inherited: vec![as_left],
         };
+        change(&mut ask);
         let facts = world.facts(&ask.app, Some(&point), None);
         let verdict = preflight::rollback(&ask, &facts);
         assert!(verdict.passed(), "{:?}", verdict.refusals);
