@@ -2,6 +2,7 @@
 
 mod builders;
 mod changing;
+mod delivered;
 mod inheriting;
 mod journeys;
 mod keeping;

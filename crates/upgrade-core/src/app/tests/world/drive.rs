@@ -286,7 +286,7 @@ impl Journey {
         if inputs.restore.is_none() || !undone {
             must(state.deployment.replicas == 2, "the replicas are not as found");
         }
-        let helpers = state.storage.claims.keys().filter(|name| *name != "data").count();
+        let helpers = state.storage.claims.keys().filter(|name| name.starts_with("windlass-")).count();
         must(helpers == 0, "a helper claim is left");
         let operation = &self.plan.operation;
         if undone {

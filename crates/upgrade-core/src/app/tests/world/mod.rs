@@ -26,7 +26,8 @@ pub(super) use storage::Write;
 use crate::Failure;
 use crate::engine::{GuardState, Journal, MemoryStore, Plan};
 use crate::ports::{
-    BlockedVersion, Clock, HealthReport, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError, Stored,
+    BlockedVersion, Clock, HealthReport, JournalStore, Piece, PinValue, RestorePointRecord, Revision, SaveError,
+    Stored, WorkloadFacts,
 };
 
 /// An app by a HelmRelease, as simple as it can be.
@@ -120,6 +121,10 @@ pub(super) struct State {
     pub(super) running: Option<rules::Running>,
     /// What the target would deliver; what is delivered now, when there is nothing else.
     pub(super) renders: Option<Vec<Piece>>,
+    /// The claims that are delivered with the app.
+    pub(super) delivered_claims: Vec<String>,
+    /// Workloads that others deliver.
+    pub(super) strangers: Vec<WorkloadFacts>,
     /// The claims that the app names.
     pub(super) named: Vec<String>,
     /// The template of commit messages.
@@ -162,6 +167,8 @@ impl State {
             healthy_since: None,
             running: None,
             renders: None,
+            delivered_claims: Vec::new(),
+            strangers: Vec::new(),
             named: Vec::new(),
             template: None,
             accepts: Vec::new(),

@@ -314,14 +314,20 @@ impl SnapshotManager for World {
 
 #[async_trait]
 impl Workloads for World {
-    async fn find(&self, _: &AppRef, _: &[ObjectRef], _: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
+    async fn find(&self, _: &AppRef, _: &[ObjectRef], asked: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
         self.call("workloads.find", |state| {
             let worker = state.worker.is_some() && state.deployment.version == "1.1.0";
             let worker =
                 worker.then(|| WorkloadFacts { object: worker_object(), claims: Vec::new(), ..state.workload_facts() });
-            Ok([state.workload_facts()].into_iter().chain(worker).collect())
+            let mounts_one = |one: &&WorkloadFacts| one.claims.iter().any(|claim| asked.contains(claim));
+            let strangers: Vec<WorkloadFacts> = state.strangers.iter().filter(mounts_one).cloned().collect();
+            Ok([state.workload_facts()].into_iter().chain(worker).chain(strangers).collect())
         })
         .await
+    }
+
+    async fn delivered_claims(&self, _: &AppRef, _: &[ObjectRef]) -> Result<Vec<String>, Failure> {
+        Ok(self.state().delivered_claims.clone())
     }
 
     async fn state(&self, _: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {
