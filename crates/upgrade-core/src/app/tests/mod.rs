@@ -10,4 +10,5 @@ mod meddling;
 mod plans;
 mod refusals;
 mod served;
+mod swapping;
 mod world;
