@@ -196,7 +196,8 @@ pub struct RestorePointStatus {
     /// Why it cannot be restored; while it is being deleted, what its deletion waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Volumes that a rollback replaced, kept aside for a while. The restore point does not expire before they are gone.
+    /// Volumes that a rollback replaced, kept aside for a while. The restore point does not expire before they are gone, except together
+    /// with those that only its own copies were cut from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["volume".into()]))]
@@ -213,7 +214,7 @@ pub struct RestorePointStatus {
 pub struct ReplacedVolume {
     /// The PersistentVolume.
     pub volume: String,
-    /// When it is deleted, if nobody has used it or changed it until then.
+    /// When it is deleted, if nobody has used it or changed it until then and no restore point was cut from it.
     #[schemars(with = "crate::schema::DateTime")]
     pub keep_until: Timestamp,
     /// Its UID.

@@ -19,6 +19,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use upgrade_core::Failure;
+use upgrade_core::app::replaced::CutFrom;
 use upgrade_core::app::retention::RequestFacts;
 use upgrade_core::engine::{Guard, GuardState};
 use upgrade_core::ports::{AppRef, Disposal, SnapshotManager};
@@ -141,12 +142,28 @@ impl Keeper<'_> {
 
     /// The restore points of the app.
     async fn points(&self) -> Result<Vec<RestorePoint>, Failure> {
+        let mut points = self.all_points().await?;
+        points.retain(|point| point.spec.subject.name == self.app.name);
+        Ok(points)
+    }
+
+    /// Those of all apps of the namespace.
+    async fn all_points(&self) -> Result<Vec<RestorePoint>, Failure> {
         let api: Api<RestorePoint> = Api::namespaced(self.client.clone(), &self.app.namespace);
         let found = api.list(&ListParams::default()).await;
         let found = found.map_err(CallError::on::<RestorePoint>("list", &self.app.namespace, ""));
-        let mut points = found.map_err(|error| failed(&error))?.items;
-        points.retain(|point| point.spec.subject.name == self.app.name);
-        Ok(points)
+        Ok(found.map_err(|error| failed(&error))?.items)
+    }
+
+    /// What the copies of restore points were cut from, those of other apps too: a claim may have been another app's.
+    async fn cut_from(&self) -> Result<Vec<CutFrom>, Failure> {
+        let mut points = self.all_points().await?;
+        points.retain(|point| point.spec.void.is_empty());
+        let cut_from = |point: &RestorePoint| {
+            let volumes = point.spec.data.iter().map(|data| (data.volume.clone(), data.volume_handle.clone()));
+            CutFrom { point: point.name_any(), volumes: volumes.collect() }
+        };
+        Ok(points.iter().map(cut_from).collect())
     }
 
     /// The requests of the app. What cannot be read fails the whole look: nothing is deleted on half a list.

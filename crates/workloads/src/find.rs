@@ -87,6 +87,22 @@ pub(crate) fn find(everything: &Everything, own: &Own, asked: &[String]) -> Vec<
         .collect()
 }
 
+/// Names of the claims in `namespace` that `own` delivers itself. What has an owner was made by that, also if it carries the
+/// labels of what it was made for.
+pub(crate) fn delivered_claims<'m>(
+    namespace: &str,
+    claims: impl Iterator<Item = &'m ObjectMeta>,
+    own: &Own,
+) -> Vec<String> {
+    let delivered = claims.filter_map(|meta| {
+        let name = meta.name.clone()?;
+        let object = ObjectRef::new("", "PersistentVolumeClaim", namespace, &name);
+        let has_owner = meta.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+        (own.inventory.contains(&object) || (!has_owner && own.delivers(&object, meta))).then_some(name)
+    });
+    delivered.collect()
+}
+
 struct Candidates<'a> {
     everything: &'a Everything,
     own: &'a Own,

@@ -8,7 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::{DeleteParams, ListParams, Preconditions};
-use kube::core::{DynamicObject, GroupVersionKind};
+use kube::core::{DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::discovery::ApiResource;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -86,9 +86,6 @@ impl KubeWorkloads {
 
     async fn everything(&self, namespace: &str) -> Result<Everything, Error> {
         let client = &self.client;
-        let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
-        let claims = claims.list_metadata(&ListParams::default()).await;
-        let claims = claims.map_err(CallError::on::<PersistentVolumeClaim>("list", namespace, ""))?;
         Ok(Everything {
             namespace: namespace.into(),
             deployments: list(client, namespace).await?,
@@ -98,10 +95,22 @@ impl KubeWorkloads {
             cron_jobs: list(client, namespace).await?,
             jobs: list(client, namespace).await?,
             pods: list(client, namespace).await?,
-            claims: claims.items.iter().map(ResourceExt::name_any).collect(),
+            claims: self.claims(namespace).await?.iter().map(ResourceExt::name_any).collect(),
             autoscalers: list(client, namespace).await?,
             scaled_objects: self.scaled_objects(namespace).await?,
         })
+    }
+
+    async fn claims(&self, namespace: &str) -> Result<Vec<PartialObjectMeta<PersistentVolumeClaim>>, Error> {
+        let claims = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
+        let claims = claims.list_metadata(&ListParams::default()).await;
+        Ok(claims.map_err(CallError::on::<PersistentVolumeClaim>("list", namespace, ""))?.items)
+    }
+
+    async fn claims_of(&self, app: &AppRef, own: &[ObjectRef]) -> Result<Vec<String>, Error> {
+        let (own, _) = self.own(app, own).await?;
+        let claims = self.claims(&app.namespace).await?;
+        Ok(find::delivered_claims(&app.namespace, claims.iter().map(ResourceExt::meta), &own))
     }
 
     /// KEDA's objects; none when KEDA is not installed.
@@ -210,6 +219,10 @@ fn delivered(inventory: &Inventory) -> impl Iterator<Item = ObjectRef> {
 impl Workloads for KubeWorkloads {
     async fn find(&self, app: &AppRef, own: &[ObjectRef], claims: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
         Ok(self.found(app, own, claims).await?)
+    }
+
+    async fn delivered_claims(&self, app: &AppRef, own: &[ObjectRef]) -> Result<Vec<String>, Failure> {
+        Ok(self.claims_of(app, own).await?)
     }
 
     async fn state(&self, workload: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {

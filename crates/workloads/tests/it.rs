@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::CronJob;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -153,6 +153,19 @@ async fn the_apps_workloads_are_found_without_keda_being_installed() {
         (found[0].delivered, found[0].claims.as_slice(), found[0].replicas),
         (true, &["data".to_owned()][..], 3)
     );
+    // A claim that nothing mounts is the app's as well.
+    let labels = json!({ "helm.toolkit.fluxcd.io/name": "notes", "helm.toolkit.fluxcd.io/namespace": NS });
+    for (name, labels) in [("archive", labels), ("other", json!({}))] {
+        make::<PersistentVolumeClaim>(
+            &client,
+            json!({
+                "metadata": { "name": name, "labels": labels },
+                "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } }
+            }),
+        )
+        .await;
+    }
+    assert_eq!(port.delivered_claims(&app(), &own).await.unwrap(), ["archive"]);
     let strange = [ObjectRef::new("argoproj.io", "Application", NS, "notes")];
     assert_eq!(port.find(&app(), &strange, &[]).await.unwrap_err().code, "unknown-delivery");
 }

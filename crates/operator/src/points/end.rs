@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use upgrade_core::Failure;
+use upgrade_core::app::replaced::Fate;
 use upgrade_core::app::retention::held_for;
 use upgrade_core::ports::{Leaving, RestorePoints as _};
 use windlass_api::RestorePoint;
 use windlass_snapshot::{COPIES, copies};
 
+use super::look::Replaced;
 use super::{Keeper, LOOK_EVERY, LOOK_SOON};
 use crate::context;
 
@@ -58,7 +60,15 @@ impl Keeper<'_> {
                 Ok(Some(if waits_for.is_some() { LOOK_SOON } else { LOOK_EVERY }))
             }
             None => {
+                // Volumes whose time is over go with the copies that were cut from them, and after them.
+                let Replaced { point, fates, again } = self.look_at_replaced(point).await?;
                 let noted = point.status.clone().unwrap_or_default().replaced_volumes;
+                let goes = |fate: &Fate| matches!(fate, Fate::Reclaim | Fate::Going | Fate::Wait(_));
+                if let Some((volume, _)) = noted.iter().zip(&fates).find(|(_, fate)| goes(fate)) {
+                    let why = format!("it is being deleted: volume {}: {}", volume.volume, volume.reason);
+                    self.store.set_usable(&point, Some(false), Some(&why)).await?;
+                    return Ok(Some(again));
+                }
                 for volume in noted {
                     tracing::warn!(
                         namespace,

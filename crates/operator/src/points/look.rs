@@ -17,6 +17,16 @@ use super::{Keeper, LOOK_EVERY, LOOK_SOON};
 use crate::resolve;
 use crate::store::failed;
 
+/// The volumes that are noted on a restore point, looked at.
+pub(super) struct Replaced {
+    /// With what is still noted.
+    pub(super) point: RestorePoint,
+    /// What becomes of each that is.
+    pub(super) fates: Vec<replaced::Fate>,
+    /// When to look again.
+    pub(super) again: Duration,
+}
+
 impl Keeper<'_> {
     pub(super) async fn look(&self, point: RestorePoint) -> Result<Duration, Failure> {
         let point = self.store.hold(&point).await?;
@@ -26,11 +36,12 @@ impl Keeper<'_> {
             Usability::Unusable(why) => self.store.set_usable(&point, Some(false), Some(why)).await?,
             Usability::Unknown => point,
         };
-        let (point, again) = self.look_at_replaced(point).await?;
+        let Replaced { point, fates, again } = self.look_at_replaced(point).await?;
         let Some(app) = self.managed_app().await? else { return Ok(again) };
         let points = self.points().await?;
         self.count(&app, &points).await?;
-        self.look_at_age(&app, &point, &points).await?;
+        let holds = fates.iter().any(|fate| replaced::holds(fate, &point.name_any()));
+        self.look_at_age(&app, &point, holds, &points).await?;
         Ok(again)
     }
 
@@ -72,21 +83,28 @@ impl Keeper<'_> {
         }
     }
 
-    /// Has it deleted if it has expired: judged first by what is known, then by what is there.
-    async fn look_at_age(&self, app: &ManagedApp, point: &RestorePoint, all: &[RestorePoint]) -> Result<(), Failure> {
+    /// Has it deleted if it has expired: judged first by what is known, then by what is there. `holds` says whether volumes that are
+    /// noted on it need it.
+    async fn look_at_age(
+        &self,
+        app: &ManagedApp,
+        point: &RestorePoint,
+        holds: bool,
+        all: &[RestorePoint],
+    ) -> Result<(), Failure> {
         let retains = &app.spec.snapshots.retention;
         let policy = RetentionPolicy { keep_last: retains.keep_last(), max_age: retains.max_age().as_signed() };
         let name = point.name_any();
         let fate = |facts: &[PointFacts], requests: &[RequestFacts]| {
             retention(facts, policy, self.now, requests).remove(&name)
         };
-        let known: Vec<PointFacts> = all.iter().map(|point| self.facts(point, said(point))).collect();
+        let known: Vec<PointFacts> = all.iter().map(|point| self.facts(point, said(point), holds)).collect();
         if !matches!(fate(&known, &[]), Some(Fate::Expire(_))) {
             return Ok(());
         }
         let mut proven = Vec::new();
         for point in all {
-            proven.push(self.facts(point, self.judge(point).await?));
+            proven.push(self.facts(point, self.judge(point).await?, holds));
         }
         let requests = self.requests().await?;
         if let Some(Fate::Expire(why)) = fate(&proven, &requests) {
@@ -97,7 +115,8 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    fn facts(&self, point: &RestorePoint, usable: Usability) -> PointFacts {
+    /// What `holds_volumes` says matters for the one that is looked at only.
+    fn facts(&self, point: &RestorePoint, usable: Usability, holds_volumes: bool) -> PointFacts {
         let made = point.creation_timestamp().map(|at| at.0);
         PointFacts {
             name: point.name_any(),
@@ -105,39 +124,42 @@ impl Keeper<'_> {
             void: !point.spec.void.is_empty(),
             usable,
             deleting: point.metadata.deletion_timestamp.is_some(),
-            holds_volumes: point.status.as_ref().is_some_and(|status| !status.replaced_volumes.is_empty()),
+            holds_volumes,
         }
     }
 
-    /// Looks after the volumes that are noted on it; says when to look again.
-    async fn look_at_replaced(&self, point: RestorePoint) -> Result<(RestorePoint, Duration), Failure> {
+    /// Looks after the volumes that are noted on it.
+    pub(super) async fn look_at_replaced(&self, point: RestorePoint) -> Result<Replaced, Failure> {
         let noted = point.status.as_ref().map(|status| status.replaced_volumes.clone()).unwrap_or_default();
         let mut again = LOOK_EVERY;
-        let mut kept = Vec::new();
+        let (mut kept, mut fates) = (Vec::new(), Vec::new());
         for mut entry in noted {
-            if self.now < entry.keep_until {
+            let fate = if self.now < entry.keep_until {
                 again = again.min(until(self.now, entry.keep_until));
-                kept.push(entry);
-                continue;
-            }
-            match self.replaced_fate(&entry).await? {
-                replaced::Fate::Keep => kept.push(entry),
-                replaced::Fate::Wait(why) => {
-                    entry.reason = why;
-                    kept.push(entry);
+                replaced::Fate::Keep
+            } else {
+                self.replaced_fate(&entry).await?
+            };
+            match &fate {
+                replaced::Fate::Keep => {}
+                replaced::Fate::Wait(why) => entry.reason.clone_from(why),
+                replaced::Fate::Needed(points) => {
+                    entry.reason = format!("copies of restore point {} were cut from it", points.join(", "));
                 }
-                replaced::Fate::Reclaim => {
+                replaced::Fate::Reclaim | replaced::Fate::Going => {
                     again = LOOK_SOON;
                     entry.reason = "it is being deleted".into();
-                    kept.push(entry);
                 }
                 replaced::Fate::Forget(why) => {
                     tracing::info!(namespace = self.app.namespace, volume = entry.volume, why, "no longer kept");
+                    continue;
                 }
             }
+            kept.push(entry);
+            fates.push(fate);
         }
         let point = self.store.set_replaced(&point, &kept).await?;
-        Ok((point, again))
+        Ok(Replaced { point, fates, again })
     }
 
     /// Decides about one volume whose time is over, and has it deleted if that is what is decided.
@@ -152,7 +174,9 @@ impl Keeper<'_> {
         let namespace = &self.app.namespace;
         let state = self.snapshots.volume(&noted.volume).await?;
         let user = self.disposal.user(&noted.volume, namespace, &noted.claim).await?;
-        let fate = replaced::fate(&noted, entry.keep_until, namespace, state.as_ref(), user.as_deref(), self.now);
+        let points = self.cut_from().await?;
+        let (state_now, user) = (state.as_ref(), user.as_deref());
+        let fate = replaced::fate(&noted, entry.keep_until, namespace, state_now, user, &points, self.now);
         let (replaced::Fate::Reclaim, Some(state)) = (&fate, state) else { return Ok(fate) };
         if let Some(request) = self.requests().await?.iter().find(|request| !request.over) {
             return Ok(replaced::Fate::Wait(format!("{} has not ended", request.name)));

@@ -115,6 +115,11 @@ impl Cluster {
 
     /// A restore point with one copy that is ready, bound both ways and on Retain; so many hours old.
     async fn point(&self, name: &str, hours: i64) {
+        self.point_of(name, hours, "h").await;
+    }
+
+    /// The same, of the volume with that handle.
+    async fn point_of(&self, name: &str, hours: i64, volume: &str) {
         let now: Timestamp = NOW.parse().unwrap();
         let snapshot = make(
             &self.api::<VolumeSnapshot>(),
@@ -122,7 +127,7 @@ impl Cluster {
                 "metadata": {
                     "name": name,
                     "labels": { "upgrades.windlass.dev/operation": "op" },
-                    "annotations": { "upgrades.windlass.dev/driver": "d", "upgrades.windlass.dev/volume-handle": "h" }
+                    "annotations": { "upgrades.windlass.dev/driver": "d", "upgrades.windlass.dev/volume-handle": volume }
                 },
                 "spec": { "source": { "persistentVolumeClaimName": "data" } }
             }),
@@ -132,7 +137,7 @@ impl Cluster {
             "metadata": { "name": format!("c-{name}") },
             "spec": {
                 "volumeSnapshotRef": { "name": name, "namespace": NS, "uid": snapshot.uid() }, "deletionPolicy": "Retain",
-                "driver": "d", "source": { "volumeHandle": "h" }
+                "driver": "d", "source": { "volumeHandle": volume }
             }
         }))
         .await;
@@ -151,7 +156,7 @@ impl Cluster {
                 "consistency": "Stopped", "components": { "chart": "1.4.0" }, "request": "op",
                 "data": [{
                     "type": "Volume", "claim": { "name": "data", "uid": "c", "spec": { "storageClassName": "fast" } },
-                    "volume": "pv", "volumeHandle": "h", "driver": "d", "snapshot": name, "snapshotUid": snapshot.uid(),
+                    "volume": format!("pv-{volume}"), "volumeHandle": volume, "driver": "d", "snapshot": name, "snapshotUid": snapshot.uid(),
                     "content": format!("c-{name}"), "handle": format!("s-{name}"), "size": "1"
                 }]
             }
@@ -194,6 +199,56 @@ impl Cluster {
         }
         let status = json!({ "status": { "outcome": over.then_some("Succeeded") } });
         requests.patch_status("back", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    }
+
+    /// A volume that a restore put out of use.
+    async fn released(&self, handle: &str) -> PersistentVolume {
+        let name = format!("pv-{handle}");
+        let volume = make(&self.volumes(), json!({
+            "metadata": { "name": name },
+            "spec": {
+                "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
+                "claimRef": { "namespace": NS, "name": "data", "uid": "c" }, "csi": { "driver": "d", "volumeHandle": handle }
+            }
+        }))
+        .await;
+        let phase = json!({ "status": { "phase": "Released" } });
+        self.volumes().patch_status(&name, &PatchParams::default(), &Patch::Merge(phase)).await.unwrap();
+        volume
+    }
+
+    /// The same, noted on a restore point; its time is over.
+    async fn replaced(&self, handle: &str, noted_on: &str) {
+        let volume = self.released(handle).await;
+        let noted = json!({ "status": { "replacedVolumes": [
+            { "volume": volume.name_any(), "keepUntil": NOW, "uid": volume.uid(), "handle": handle, "claim": "data", "claimUid": "c" }
+        ] } });
+        self.api::<RestorePoint>()
+            .patch_status(noted_on, &PatchParams::default(), &Patch::Merge(&noted))
+            .await
+            .unwrap();
+    }
+
+    fn volumes(&self) -> Api<PersistentVolume> {
+        Api::all(self.server.client())
+    }
+
+    async fn policy(&self, volume: &str) -> ReclaimPolicy {
+        self.csi.volume(volume).await.unwrap().unwrap().reclaim_policy
+    }
+
+    /// As the provisioner does it: what is on Delete goes.
+    async fn volume_goes(&self, volume: &str) {
+        assert_eq!(self.policy(volume).await, ReclaimPolicy::Delete, "it would stay");
+        self.volumes().delete(volume, &DeleteParams::default()).await.unwrap();
+        let free = json!({ "metadata": { "finalizers": null } });
+        let _ = self.volumes().patch(volume, &PatchParams::default(), &Patch::Merge(&free)).await;
+    }
+
+    /// Why each volume that is noted on it is still there.
+    async fn reasons(&self, name: &str) -> Vec<String> {
+        let noted = self.get(name).await.unwrap().status.unwrap().replaced_volumes;
+        noted.into_iter().map(|one| one.reason).collect()
     }
 
     async fn is_leaving(&self, name: &str) -> bool {
@@ -340,24 +395,14 @@ async fn a_replaced_volume_is_deleted_after_its_time_and_its_note_goes_with_it()
     cluster.point("old", 2).await;
     cluster.point("new", 0).await;
     cluster.look("new").await;
-    let volumes: Api<PersistentVolume> = Api::all(cluster.server.client());
-    let volume = make(&volumes, json!({
-        "metadata": { "name": "pv-replaced" },
-        "spec": {
-            "capacity": { "storage": "1Gi" }, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": { "namespace": NS, "name": "data", "uid": "c" }, "csi": { "driver": "d", "volumeHandle": "h-replaced" }
-        }
-    }))
-    .await;
-    let phase = |phase: &str| json!({ "status": { "phase": phase } });
-    volumes.patch_status("pv-replaced", &PatchParams::default(), &Patch::Merge(phase("Released"))).await.unwrap();
+    let volume = cluster.released("replaced").await;
     let noted = json!({ "status": { "replacedVolumes": [
-        { "volume": "pv-replaced", "keepUntil": NOW, "uid": volume.uid(), "handle": "h-replaced", "claim": "data", "claimUid": "c" },
+        { "volume": "pv-replaced", "keepUntil": NOW, "uid": volume.uid(), "handle": "replaced", "claim": "data", "claimUid": "c" },
         { "volume": "pv-gone", "keepUntil": NOW, "claim": "data" },
         { "volume": "pv-later", "keepUntil": "2026-11-20T15:01:00Z", "claim": "data" }
     ] } });
     cluster.api::<RestorePoint>().patch_status("old", &PatchParams::default(), &Patch::Merge(&noted)).await.unwrap();
-    let policy = async || cluster.csi.volume("pv-replaced").await.unwrap().unwrap().reclaim_policy;
+    let policy = async || cluster.policy("pv-replaced").await;
     let notes = async || {
         let noted = cluster.get("old").await.unwrap().status.unwrap().replaced_volumes;
         noted.into_iter().map(|one| format!("{} {}", one.volume, one.reason)).collect::<Vec<_>>()
@@ -376,12 +421,74 @@ async fn a_replaced_volume_is_deleted_after_its_time_and_its_note_goes_with_it()
     assert_eq!(notes().await, ["pv-replaced it is being deleted", "pv-later "]);
     cluster.look("old").await;
     assert_eq!(notes().await, ["pv-replaced it is being deleted", "pv-later "]);
-    // As the provisioner does it.
-    volumes.delete("pv-replaced", &DeleteParams::default()).await.unwrap();
-    let free = json!({ "metadata": { "finalizers": null } });
-    let _ = volumes.patch("pv-replaced", &PatchParams::default(), &Patch::Merge(&free)).await;
+    cluster.volume_goes("pv-replaced").await;
     assert_eq!(cluster.look("old").await, Some(Duration::from_secs(60)));
     assert_eq!(notes().await, ["pv-later "]);
     cluster.look_at("2026-11-20T15:01:00Z", "old").await.unwrap();
     assert!(cluster.is_leaving("old").await, "nothing is noted on it any more");
+}
+
+#[tokio::test]
+async fn a_replaced_volume_with_copies_inside_goes_together_with_the_restore_point() {
+    let cluster = cluster().await;
+    cluster.point_of("old", 2, "h-old").await;
+    cluster.replaced("h-old", "old").await;
+    cluster.look("old").await;
+    assert_eq!(cluster.policy("pv-h-old").await, ReclaimPolicy::Retain, "the copy could go with it");
+    assert_eq!(cluster.reasons("old").await, ["copies of restore point old were cut from it"]);
+    assert!(!cluster.is_leaving("old").await, "it is the only way back");
+
+    // A newer one takes over, and neither waits for the other.
+    cluster.point_of("new", 0, "h-new").await;
+    cluster.look("new").await;
+    cluster.look("old").await;
+    assert!(cluster.is_leaving("old").await);
+    for _ in 0..2 {
+        assert_eq!(cluster.look("old").await, Some(LOOK_SOON));
+        assert_eq!(cluster.policy("pv-h-old").await, ReclaimPolicy::Retain, "the copy is still there");
+    }
+    cluster.snapshot_goes("old").await;
+    assert_eq!(cluster.look("old").await, Some(LOOK_SOON));
+    let reason = cluster.get("old").await.unwrap().status.unwrap().reason.unwrap();
+    assert_eq!(reason, "it is being deleted: volume pv-h-old: it is being deleted");
+    cluster.volume_goes("pv-h-old").await;
+    assert_eq!(cluster.look("old").await, None);
+    assert!(cluster.get("old").await.is_none());
+}
+
+#[tokio::test]
+async fn a_replaced_volume_stays_with_its_note_while_another_restore_point_was_cut_from_it() {
+    let cluster = cluster().await;
+    cluster.point_of("old", 2, "h-old").await;
+    cluster.point_of("new", 0, "h-new").await;
+    // The app was rolled back to the older one: what it replaced is what the newer one was cut from.
+    cluster.replaced("h-new", "old").await;
+    cluster.look("new").await;
+    cluster.look("old").await;
+    assert_eq!(cluster.policy("pv-h-new").await, ReclaimPolicy::Retain);
+    assert_eq!(cluster.reasons("old").await, ["copies of restore point new were cut from it"]);
+    assert!(!cluster.is_leaving("old").await, "its note is all that is known of the volume");
+
+    // No copy of a void one is ever restored.
+    let void = json!({ "spec": { "void": "the old version ran again" } });
+    cluster.api::<RestorePoint>().patch("new", &PatchParams::default(), &Patch::Merge(&void)).await.unwrap();
+    cluster.look("old").await;
+    assert_eq!(cluster.policy("pv-h-new").await, ReclaimPolicy::Delete);
+}
+
+#[tokio::test]
+async fn a_restore_point_deleted_by_hand_does_not_take_a_volume_that_another_was_cut_from() {
+    let cluster = cluster().await;
+    cluster.point_of("old", 0, "h-old").await;
+    cluster.point_of("new", 0, "h-new").await;
+    cluster.look("old").await;
+    cluster.look("new").await;
+    cluster.replaced("h-new", "old").await;
+    cluster.api::<RestorePoint>().delete("old", &DeleteParams::default()).await.unwrap();
+    cluster.look("old").await;
+    cluster.look("old").await;
+    cluster.snapshot_goes("old").await;
+    cluster.look("old").await;
+    assert!(cluster.get("old").await.is_none());
+    assert_eq!(cluster.policy("pv-h-new").await, ReclaimPolicy::Retain);
 }

@@ -36,6 +36,12 @@ pub struct AppFacts {
     pub workloads: Vec<WorkloadFacts>,
     /// Claims.
     pub claims: Vec<ClaimFacts>,
+    /// Names of the claims that the app's own objects deliver, mounted or not.
+    #[serde(default)]
+    pub delivered_claims: Vec<String>,
+    /// Delivered claims that are left alone, each with why.
+    #[serde(default)]
+    pub passed_over: Vec<(String, String)>,
     /// Repositories.
     pub repositories: Vec<RepositoryFacts>,
     /// What the live objects that the pins end up in show.
@@ -87,7 +93,14 @@ pub async fn gather(
     let volumes = point.map(|point| point.volumes.as_slice()).unwrap_or_default();
     named.extend(volumes.iter().map(|volume| volume.claim.clone()));
     let named: Vec<String> = named.into_iter().collect();
-    let mut workloads = ports.workloads.find(app, &spec.own, &named).await?;
+    // A restore swaps claims whatever the app says about copies by now.
+    let copies = spec.snapshots.enabled || point.is_some();
+    let delivered_claims = if copies { ports.workloads.delivered_claims(app, &spec.own).await? } else { Vec::new() };
+    // Named claims are a choice: what else is mounted or delivered is neither copied nor restored.
+    let all = spec.snapshots.claims.is_empty();
+    let more = delivered_claims.iter().filter(|claim| all && !named.contains(claim));
+    let asked: Vec<String> = named.iter().chain(more).cloned().collect();
+    let mut workloads = ports.workloads.find(app, &spec.own, &asked).await?;
     // An app lives in one namespace: what the same delivery object puts into others belongs to its neighbours.
     workloads.retain(|workload| workload.object.namespace == app.namespace);
 
@@ -95,8 +108,6 @@ pub async fn gather(
     for claim in &named {
         wanted.push((claim.clone(), "named".into()));
     }
-    // Named claims are a choice: what else is mounted is neither copied nor restored.
-    let all = spec.snapshots.claims.is_empty();
     for workload in workloads.iter().filter(|workload| workload.delivered && all) {
         for claim in &workload.claims {
             if !wanted.iter().any(|(name, _)| name == claim) {
@@ -104,12 +115,21 @@ pub async fn gather(
             }
         }
     }
-    // A restore swaps claims whatever the app says about copies by now.
-    let claims = if (spec.snapshots.enabled || point.is_some()) && !wanted.is_empty() {
+    // The next version may mount what nothing mounts today.
+    let mut unmounted = asked;
+    unmounted.retain(|claim| !wanted.iter().any(|(name, _)| name == claim));
+    wanted.extend(unmounted.iter().map(|claim| (claim.clone(), "delivered, and mounted by nothing".into())));
+    let mut claims = if copies && !wanted.is_empty() {
         ports.snapshots.claims(app, &app.namespace, &wanted, spec.snapshots.class.clone()).await?
     } else {
         Vec::new()
     };
+    let mut passed_over = Vec::new();
+    claims.retain(|claim| {
+        let why = if unmounted.contains(&claim.name) { leave_alone(claim, &workloads, point.is_some()) } else { None };
+        passed_over.extend(why.clone().map(|why| (claim.name.clone(), why)));
+        why.is_none()
+    });
 
     let mut repositories = Vec::new();
     for repository in &spec.repositories {
@@ -163,6 +183,8 @@ pub async fn gather(
         delivery,
         workloads,
         claims,
+        delivered_claims,
+        passed_over,
         repositories,
         live,
         renderings,
@@ -171,6 +193,20 @@ pub async fn gather(
         restorable,
         missing_rights,
     })
+}
+
+/// Why a claim that none of the app's own workloads mounts is neither protected nor copied, if so. It must not make an operation
+/// impossible that loses nothing of it.
+fn leave_alone(claim: &ClaimFacts, workloads: &[WorkloadFacts], is_rollback: bool) -> Option<String> {
+    let refused = |code: &str| claim.refusals.iter().any(|(one, _)| one == code);
+    if !claim.uid.is_empty() && claim.volume.is_empty() && refused("claim-not-bound") && !refused("volume-mismatch") {
+        return Some("it was never bound to a volume, so there is nothing to copy".into());
+    }
+    if let Some(user) = workloads.iter().find(|workload| workload.claims.contains(&claim.name)) {
+        return Some(format!("{} mounts it, which the app does not deliver", user.object));
+    }
+    // The restore point that a rollback goes back to does not have it, so what is wrong with it stops nothing.
+    claim.refusals.first().filter(|(code, _)| is_rollback && code != "claim-missing").map(|(_, why)| why.clone())
 }
 
 /// Whether a source fetches what is written to the repository: the same branch of the same address.

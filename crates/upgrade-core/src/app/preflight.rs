@@ -193,6 +193,11 @@ fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[
         }
         verdict.warnings.extend(workload.warnings.iter().map(|warning| format!("{}: {warning}", workload.object)));
     }
+    verdict.warnings.extend(
+        facts.passed_over.iter().map(|(claim, why)| {
+            format!("claim {claim} is delivered by the app, and neither protected nor copied: {why}")
+        }),
+    );
     for claim in &facts.claims {
         for (code, message) in &claim.refusals {
             if code != "claim-missing" || spec.snapshots.claims.contains(&claim.name) {
@@ -228,6 +233,11 @@ fn left_out(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
             format!("claim {claim} of {object} is not in spec.snapshots.claims: no copy is taken, and a rollback leaves it alone")
         }));
     }
+    let is_mounted = |claim: &String| facts.workloads.iter().any(|one| one.delivered && one.claims.contains(claim));
+    let unmounted = facts.delivered_claims.iter().filter(|claim| !named.contains(claim) && !is_mounted(claim));
+    verdict.warnings.extend(unmounted.map(|claim| {
+        format!("claim {claim}, which nothing mounts, is not in spec.snapshots.claims: no copy is taken, and a rollback leaves it alone")
+    }));
 }
 
 /// Two apps of one namespace that are about the same things would undo each other's work. Of one delivery object, an app is

@@ -42,7 +42,8 @@ pub struct PointFacts {
     pub usable: Usability,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// Whether volumes that a restore replaced are still noted on it: the note is all that is known of them.
+    /// Whether volumes that a restore replaced are still noted on it and do not go together with it ([`super::replaced::holds`]): the
+    /// note is all that is known of them.
     pub holds_volumes: bool,
 }
 

@@ -124,6 +124,8 @@ pub trait Workloads: Send + Sync {
     /// Every workload that one of `own` delivers, and every other one in `namespaces` that mounts one of their claims
     /// or one of `claims`.
     async fn find(&self, app: &AppRef, own: &[ObjectRef], claims: &[String]) -> Result<Vec<WorkloadFacts>, Failure>;
+    /// Names of the claims in the app's namespace that one of `own` delivers itself, whether or not anything mounts them.
+    async fn delivered_claims(&self, app: &AppRef, own: &[ObjectRef]) -> Result<Vec<String>, Failure>;
     /// The workload now; `None` when it is gone.
     async fn state(&self, workload: &ObjectRef) -> Result<Option<WorkloadState>, Failure>;
     /// Scales to 0, or suspends a CronJob.

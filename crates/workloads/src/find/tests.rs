@@ -87,6 +87,24 @@ fn the_apps_own_workloads_and_all_who_share_their_claims_are_found() {
 }
 
 #[test]
+fn a_claim_is_delivered_by_its_label_or_the_inventory_and_not_because_its_maker_passed_labels_on() {
+    let claims: Vec<ObjectMeta> = [
+        meta("labelled", &labels()),
+        meta("listed", &json!({})),
+        meta("strange", &json!({})),
+        meta("others", &json!({ "labels": { "helm.toolkit.fluxcd.io/name": "notes", "helm.toolkit.fluxcd.io/namespace": "x" } })),
+        meta("made", &json!({ "labels": labels()["labels"], "ownerReferences": owner("v1", "Cluster", "pg")["ownerReferences"] })),
+    ]
+    .into_iter()
+    .map(as_is)
+    .collect();
+    let inventory = ["notes", "other"].iter().zip(["listed", "strange"]);
+    let inventory = inventory.map(|(namespace, name)| ObjectRef::new("", "PersistentVolumeClaim", namespace, name));
+    let own = Own { inventory: inventory.collect(), ..own() };
+    assert_eq!(delivered_claims("notes", claims.iter(), &own), ["labelled", "listed"]);
+}
+
+#[test]
 fn pods_are_counted_for_the_workload_at_the_top_of_their_chain() {
     let mut all = world();
     all.deployments = vec![deployment("notes", "data", &labels())];

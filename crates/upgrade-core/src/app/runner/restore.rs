@@ -310,6 +310,9 @@ impl Work<'_> {
     }
 
     pub(super) async fn recreate(&self, claim: &str) -> Result<(), Failure> {
+        if let Some(found) = self.on_another_volume(claim).await? {
+            return self.take_off(claim, &found).await;
+        }
         let volume = self.restored(claim)?;
         let record = self.volume_record(claim)?;
         self.ports
@@ -329,17 +332,70 @@ impl Work<'_> {
             Some(state) if state.volume.is_none() => {
                 Observation::pending(format!("claim {claim} to name a volume"), 100)
             }
-            Some(state) => Observation::Failed(
-                Failure::permanent(
-                    "claim-on-other-volume",
-                    format!(
-                        "claim {claim} was made anew on volume {} by somebody else",
-                        state.volume.unwrap_or_default()
-                    ),
-                )
-                .with_hint("the restored volume and the original both still exist; the original is named in the plan"),
-            ),
+            Some(state) if state.deleting => Observation::pending(format!("claim {claim} to be gone"), 100),
+            Some(state) => match self.why_it_stays(claim, &state).await? {
+                Some(why) => Observation::Failed(on_other_volume(claim, &state, &why)),
+                // The binder writes the volume first and says that the claim is bound to it afterwards.
+                None if state.phase == "Pending" => {
+                    Observation::pending(format!("claim {claim} to be bound to the volume that it names"), 100)
+                }
+                None => Observation::absent(),
+            },
         })
+    }
+
+    /// The claim, if it is bound to a volume that is not the restored one.
+    async fn on_another_volume(&self, claim: &str) -> Result<Option<ClaimState>, Failure> {
+        let restored = self.restored(claim)?.name;
+        let found = self.ports.snapshots.claim(self.namespace(), claim).await?;
+        let other = |found: &ClaimState| found.volume.as_ref().is_some_and(|volume| *volume != restored);
+        Ok(found.filter(|found| other(found) && found.phase != "Pending" && !found.deleting))
+    }
+
+    /// Why a claim on another volume is not ours to take off it, if so: what the cluster has bound by itself, and nothing uses,
+    /// is.
+    async fn why_it_stays(&self, claim: &str, state: &ClaimState) -> Result<Option<String>, Failure> {
+        let why = |why: &str| Ok(Some(why.to_owned()));
+        let volume = state.volume.as_deref().unwrap_or_default();
+        let recorded = self.volume_record(claim)?;
+        let planned = self.inputs.claim(claim);
+        let found = self.ports.snapshots.volume(volume).await?;
+        let is_original = |name: &str, handle: &str| {
+            name == volume || found.as_ref().is_some_and(|found| !handle.is_empty() && found.handle == handle)
+        };
+        if is_original(&recorded.volume, &recorded.volume_handle)
+            || planned.is_some_and(|planned| is_original(&planned.volume, &planned.handle))
+        {
+            return why("that is the original, so somebody has decided otherwise");
+        }
+        if state.phase == "Pending" {
+            return Ok(None);
+        }
+        let bound_to = found.and_then(|found| found.claim);
+        let mutual = bound_to.is_some_and(|(namespace, name, uid)| {
+            namespace == self.namespace() && name == claim && uid.as_deref() == Some(state.uid.as_str())
+        });
+        if state.phase != "Bound" || !mutual {
+            return why("and that is not bound to it");
+        }
+        let holders = self.ports.workloads.holders(self.namespace(), &[claim.to_owned()]).await?;
+        Ok(holders.first().map(|holder| format!("and {} has it ({})", holder.by, holder.why)))
+    }
+
+    /// The next effect towards a free name: the other volume to Retain, because somebody may have put something on it, then the
+    /// claim goes.
+    async fn take_off(&self, claim: &str, state: &ClaimState) -> Result<(), Failure> {
+        if let Some(why) = self.why_it_stays(claim, state).await? {
+            return Err(on_other_volume(claim, state, &why));
+        }
+        let name = state.volume.clone().unwrap_or_default();
+        let volume = self.ports.snapshots.volume(&name).await?.ok_or_else(|| gone(format!("volume {name}")))?;
+        if volume.reclaim_policy != ReclaimPolicy::Retain {
+            let volume = ProtectedVolume { name, uid: volume.uid };
+            return self.ports.snapshots.set_policy(&volume, ReclaimPolicy::Retain).await;
+        }
+        self.suspended_and_idle().await?;
+        self.ports.snapshots.drop_claim(self.namespace(), claim, &state.uid).await
     }
 
     pub(super) async fn are_claims_bound(&self) -> Result<Observation, Failure> {
@@ -377,4 +433,11 @@ impl Work<'_> {
         }
         Ok(Observation::Done(json!({"bound": bound})))
     }
+}
+
+fn on_other_volume(claim: &str, state: &ClaimState, why: &str) -> Failure {
+    let volume = state.volume.as_deref().unwrap_or_default();
+    let message = format!("claim {claim} was made anew on volume {volume} by somebody else, {why}");
+    Failure::permanent("claim-on-other-volume", message)
+        .with_hint("the restored volume and the original both still exist; the original is named in the plan")
 }

@@ -176,6 +176,8 @@ fn facts_of(objects: Vec<DeliveryObject>) -> AppFacts {
         delivery: DeliveryFacts { objects, sources: vec![source] },
         workloads: vec![workload()],
         claims: vec![claim("data")],
+        delivered_claims: Vec::new(),
+        passed_over: Vec::new(),
         repositories: vec![RepositoryFacts {
             repository: repository(),
             head: "c0".into(),

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::builders::at;
-use crate::app::replaced::{self, fate};
+use crate::app::replaced::{self, CutFrom, fate, holds};
 use crate::app::retention::{Fate, PointFacts, RequestFacts, RetentionPolicy, Usability, held_for, retention};
 use crate::ports::{ReclaimPolicy, ReplacedVolume, VolumeState};
 
@@ -154,7 +154,7 @@ fn a_replaced_volume_is_deleted_only_as_the_restore_left_it_and_after_its_time()
         ("of a later claim", "forget", |_, state| {
             state.claim = Some(("notes".into(), "data".into(), Some("later".into())));
         }),
-        ("on its way", "wait", |_, state| state.reclaim_policy = ReclaimPolicy::Delete),
+        ("on its way", "going", |_, state| state.reclaim_policy = ReclaimPolicy::Delete),
         ("stuck", "wait", |_, state| state.phase = "Failed".into()),
     ];
     for (why, expected, change) in cases {
@@ -163,15 +163,51 @@ fn a_replaced_volume_is_deleted_only_as_the_restore_left_it_and_after_its_time()
         let word = |fate: replaced::Fate| match fate {
             replaced::Fate::Keep => "keep",
             replaced::Fate::Reclaim => "reclaim",
+            replaced::Fate::Going => "going",
+            replaced::Fate::Needed(_) => "needed",
             replaced::Fate::Wait(_) => "wait",
             replaced::Fate::Forget(_) => "forget",
         };
-        assert_eq!(word(fate(&noted, at(10), "notes", Some(&state), None, at(9))), "keep", "{why}");
-        assert_eq!(word(fate(&noted, at(10), "notes", Some(&state), None, at(10))), *expected, "{why}");
-        let used = word(fate(&noted, at(10), "notes", Some(&state), Some("node-1"), at(10)));
-        assert_ne!(used, "reclaim", "{why}, but in use");
+        let of = |user: Option<&str>, points: &[CutFrom], now| {
+            word(fate(&noted, at(10), "notes", Some(&state), user, points, at(now)))
+        };
+        assert_eq!(of(None, &[], 9), "keep", "{why}");
+        assert_eq!(of(None, &[], 10), *expected, "{why}");
+        assert_ne!(of(Some("node-1"), &[], 10), "reclaim", "{why}, but in use");
+        let needed = of(None, &[cut_from("p", "pv-old", "h")], 10);
+        assert_eq!(needed, if *expected == "reclaim" { "needed" } else { *expected }, "{why}, with a copy");
     }
-    assert_eq!(fate(&noted(), at(10), "notes", None, None, at(10)), replaced::Fate::Forget("it is gone".into()));
+    assert_eq!(fate(&noted(), at(10), "notes", None, None, &[], at(10)), replaced::Fate::Forget("it is gone".into()));
+}
+
+fn cut_from(point: &str, volume: &str, handle: &str) -> CutFrom {
+    CutFrom { point: point.into(), volumes: vec![("other".into(), "o".into()), (volume.into(), handle.into())] }
+}
+
+#[test]
+fn a_replaced_volume_stays_while_a_restore_point_was_cut_from_it() {
+    let of = |noted: &ReplacedVolume, points: &[CutFrom]| {
+        fate(noted, at(10), "notes", Some(&released()), None, points, at(10))
+    };
+    let needed = |points: &[&str]| replaced::Fate::Needed(points.iter().map(|point| (*point).to_owned()).collect());
+    let by_name = ReplacedVolume { handle: String::new(), ..noted() };
+    for noted in [noted(), by_name] {
+        // Restored from a backup of the cluster's objects, it has another name; a record of an old version knows no handle.
+        assert_eq!(of(&noted, &[cut_from("a", "pv-renamed", "h"), cut_from("b", "pv-old", "")]), needed(&["a", "b"]));
+        assert_eq!(of(&noted, &[cut_from("a", "pv-new", "h-new"), cut_from("b", "pv", "")]), replaced::Fate::Reclaim);
+    }
+    for (fate, held) in [
+        (needed(&["a"]), false),
+        (needed(&["a", "b"]), true),
+        (needed(&["b"]), true),
+        (replaced::Fate::Keep, true),
+        (replaced::Fate::Wait("a node has it".into()), true),
+        (replaced::Fate::Reclaim, true),
+        (replaced::Fate::Going, true),
+        (replaced::Fate::Forget("it is gone".into()), false),
+    ] {
+        assert_eq!(holds(&fate, "a"), held, "{fate:?}");
+    }
 }
 
 fn any_point() -> impl Strategy<Value = PointFacts> {
@@ -217,6 +253,80 @@ proptest! {
             prop_assert!(at(NOW).duration_since(point.taken_at) >= policy(1, days).max_age, "{} is young", point.name);
             let newer = points.iter().filter(good).any(|other| (other.taken_at, &other.name) > (point.taken_at, &point.name));
             prop_assert!(point.void || newer, "{} goes, and nothing newer is proven", point.name);
+        }
+    }
+}
+
+proptest! {
+    /// On storage whose snapshots live inside their volume.
+    #[test]
+    fn a_volume_and_the_copies_inside_it_go_together_and_none_waits_for_the_other(
+        (points, noted_on) in (1_usize..6, 1_usize..4).prop_flat_map(|(points, volumes)| (
+            proptest::collection::vec((0_i64..40, any::<bool>(), 0..volumes), points),
+            proptest::collection::vec(0..points, volumes),
+        )),
+        keep_last in 1_usize..4,
+    ) {
+        let name = |at: usize| format!("p{at}");
+        let mut there: BTreeMap<String, (PointFacts, usize)> = BTreeMap::new();
+        for (at, (days, void, volume)) in points.iter().enumerate() {
+            let void = *void && days % 3 == 0;
+            there.insert(name(at), (PointFacts { void, ..point(&name(at), *days) }, *volume));
+        }
+        let mut volumes: BTreeMap<usize, String> = noted_on.iter().map(|at| name(*at)).enumerate().collect();
+        let judge = |there: &BTreeMap<String, (PointFacts, usize)>, volume: usize| {
+            let live = there.values().filter(|(point, _)| !point.void);
+            let cut: Vec<CutFrom> = live.map(|(point, of)| cut_from(&point.name, "", &format!("h{of}"))).collect();
+            let noted = ReplacedVolume { handle: format!("h{volume}"), ..noted() };
+            let state = VolumeState { handle: noted.handle.clone(), ..released() };
+            fate(&noted, at(10), "notes", Some(&state), None, &cut, at(NOW))
+        };
+        let holds_one = |there: &BTreeMap<String, (PointFacts, usize)>, volumes: &BTreeMap<usize, String>, point: &str| {
+            volumes.iter().filter(|(_, on)| *on == point).any(|(volume, _)| holds(&judge(there, *volume), point))
+        };
+        for _ in 0..20 {
+            let before = (there.clone(), volumes.clone());
+            for volume in volumes.keys().copied().collect::<Vec<_>>() {
+                if judge(&there, volume) == replaced::Fate::Reclaim {
+                    prop_assert!(!there.values().any(|(point, of)| *of == volume && !point.void), "it took a copy along");
+                    volumes.remove(&volume);
+                }
+            }
+            for point in there.keys().cloned().collect::<Vec<_>>() {
+                let facts: Vec<PointFacts> = there
+                    .values()
+                    .map(|(facts, _)| PointFacts { holds_volumes: holds_one(&there, &volumes, &point), ..facts.clone() })
+                    .collect();
+                let fates = retention(&facts, policy(keep_last, 7), at(NOW), &[]);
+                if !matches!(fates[&point], Fate::Expire(_)) {
+                    continue;
+                }
+                there.remove(&point);
+                // What is noted on it goes with it.
+                for volume in volumes.keys().copied().collect::<Vec<_>>() {
+                    if volumes[&volume] == point {
+                        prop_assert_eq!(judge(&there, volume), replaced::Fate::Reclaim, "its note would be lost");
+                        volumes.remove(&volume);
+                    }
+                }
+            }
+            if before == (there.clone(), volumes.clone()) {
+                break;
+            }
+        }
+        for (volume, on) in &volumes {
+            let replaced::Fate::Needed(by) = judge(&there, *volume) else {
+                panic!("volume {volume} stays, and nothing needs it");
+            };
+            prop_assert!(by.iter().all(|point| there.contains_key(point)));
+            let facts: Vec<PointFacts> = there.values().map(|(facts, _)| facts.clone()).collect();
+            let expires = matches!(retention(&facts, policy(keep_last, 7), at(NOW), &[])[on], Fate::Expire(_));
+            let others = |volume: usize| match judge(&there, volume) {
+                replaced::Fate::Needed(by) => by.iter().any(|other| other != on),
+                _ => false,
+            };
+            let held = volumes.iter().any(|(volume, noted)| noted == on && others(*volume));
+            prop_assert!(!expires || held, "{on} and volume {volume} wait for each other");
         }
     }
 }

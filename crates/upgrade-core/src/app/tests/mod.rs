@@ -2,6 +2,7 @@
 
 mod builders;
 mod changing;
+mod delivered;
 mod idle;
 mod inheriting;
 mod journeys;
@@ -12,4 +13,5 @@ mod put_back;
 mod refusals;
 mod served;
 mod storms;
+mod swapping;
 mod world;

@@ -383,7 +383,7 @@ impl Journey {
         must(deletes || put_back(|a, b| a.policy == b.policy), "the reclaim policy is not as found");
         must(now.replicas == 2 || put_back(|a, b| a.replicas == b.replicas), "the replicas are not as found");
         let claim = state.storage.volume_of("data");
-        let helpers = state.storage.claims.keys().filter(|name| *name != "data").count();
+        let helpers = state.storage.claims.keys().filter(|name| name.starts_with("windlass-")).count();
         must(helpers == 0, "a helper claim is left");
         let operation = &self.plan.operation;
         if undone {

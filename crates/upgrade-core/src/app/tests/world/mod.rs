@@ -130,6 +130,10 @@ pub(super) struct State {
     pub(super) running: Option<rules::Running>,
     /// What the target would deliver; what is delivered now, when there is nothing else.
     pub(super) renders: Option<Vec<Piece>>,
+    /// The claims that are delivered with the app.
+    pub(super) delivered_claims: Vec<String>,
+    /// Workloads that others deliver.
+    pub(super) strangers: Vec<WorkloadFacts>,
     /// The claims that the app names.
     pub(super) named: Vec<String>,
     /// The template of commit messages.
@@ -178,6 +182,8 @@ impl State {
             found: None,
             running: None,
             renders: None,
+            delivered_claims: Vec::new(),
+            strangers: Vec::new(),
             named: Vec::new(),
             template: None,
             accepts: Vec::new(),

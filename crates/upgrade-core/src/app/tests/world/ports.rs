@@ -319,15 +319,21 @@ impl SnapshotManager for World {
 
 #[async_trait]
 impl Workloads for World {
-    async fn find(&self, _: &AppRef, _: &[ObjectRef], _: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
+    async fn find(&self, _: &AppRef, _: &[ObjectRef], asked: &[String]) -> Result<Vec<WorkloadFacts>, Failure> {
         self.call("workloads.find", |state| {
             let worker = state.worker.is_some() && state.deployment.version == "1.1.0";
             let worker =
                 worker.then(|| WorkloadFacts { object: worker_object(), claims: Vec::new(), ..state.workload_facts() });
-            let others = worker.into_iter().chain(state.cron_facts()).chain(state.aside.clone());
+            let mounts_one = |one: &&WorkloadFacts| one.claims.iter().any(|claim| asked.contains(claim));
+            let strangers: Vec<WorkloadFacts> = state.strangers.iter().filter(mounts_one).cloned().collect();
+            let others = worker.into_iter().chain(state.cron_facts()).chain(state.aside.clone()).chain(strangers);
             Ok([state.workload_facts()].into_iter().chain(others).collect())
         })
         .await
+    }
+
+    async fn delivered_claims(&self, _: &AppRef, _: &[ObjectRef]) -> Result<Vec<String>, Failure> {
+        Ok(self.state().delivered_claims.clone())
     }
 
     async fn state(&self, workload: &ObjectRef) -> Result<Option<WorkloadState>, Failure> {

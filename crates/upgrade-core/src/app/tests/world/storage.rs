@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::super::builders::claim as bound;
 use super::State;
 use crate::Failure;
 use crate::ports::{
@@ -71,6 +72,8 @@ pub(in crate::app::tests) struct Storage {
     pub(in crate::app::tests) contents: BTreeMap<String, Content>,
     /// A driver whose snapshots are cut and never ready to use.
     pub(in crate::app::tests) never_ready: bool,
+    /// Claims on volumes that no CSI driver has made.
+    pub(in crate::app::tests) not_csi: Vec<String>,
     /// A driver that hands out the original as its copy.
     pub(in crate::app::tests) copies_nothing: bool,
     /// Every write that somebody relies on.
@@ -105,9 +108,35 @@ impl Storage {
             snapshots: BTreeMap::new(),
             contents: BTreeMap::new(),
             never_ready: false,
+            not_csi: Vec::new(),
             copies_nothing: false,
             acknowledged: Vec::new(),
         }
+    }
+
+    /// A claim that nothing mounts, on a volume of its own or on none yet.
+    pub(in crate::app::tests) fn add_claim(&mut self, name: &str, is_bound: bool) {
+        let volume = is_bound.then(|| format!("pv-{name}"));
+        let claim = Claim {
+            uid: format!("uid-of-{name}"),
+            volume: volume.clone(),
+            deleting: false,
+            operation: None,
+            source: None,
+            made_at: Timestamp::UNIX_EPOCH,
+        };
+        if let Some(volume) = volume {
+            self.add_volume(&volume, name, &claim.uid);
+        }
+        self.claims.insert(name.into(), claim);
+    }
+
+    /// An empty volume of a claim.
+    fn add_volume(&mut self, volume: &str, claim: &str, claim_uid: &str) {
+        let (uid, handle) = (format!("uid-of-{volume}"), format!("handle-{volume}"));
+        let claim = Some((claim.into(), Some(claim_uid.into())));
+        let (policy, data, dirty) = (ReclaimPolicy::Delete, Vec::new(), Vec::new());
+        self.volumes.insert(volume.into(), Volume { uid, policy, handle, claim, data, dirty });
     }
 
     pub(super) fn is_bound(&self, claim: &str) -> bool {
@@ -162,7 +191,11 @@ impl Storage {
 
     pub(super) fn facts(&self, name: &str) -> Option<ClaimFacts> {
         let claim = self.claims.get(name)?;
-        let volume_name = claim.volume.clone()?;
+        let Some(volume_name) = claim.volume.clone() else {
+            let refusals = vec![("claim-not-bound".into(), format!("claim {name} is Pending"))];
+            let (volume, volume_uid, handle) = Default::default();
+            return Some(ClaimFacts { uid: claim.uid.clone(), volume, volume_uid, handle, refusals, ..bound(name) });
+        };
         let volume = self.volumes.get(&volume_name)?;
         Some(ClaimFacts {
             namespace: "notes".into(),
@@ -177,7 +210,12 @@ impl Storage {
             capacity: 1 << 24,
             snapshot_class: Some("csi".into()),
             found_by: "mounted".into(),
-            refusals: Vec::new(),
+            refusals: self
+                .not_csi
+                .iter()
+                .filter(|one| *one == name)
+                .map(|one| ("not-csi".into(), one.clone()))
+                .collect(),
         })
     }
 
@@ -313,6 +351,14 @@ impl State {
             source: source.map(ToOwned::to_owned),
             made_at,
         });
+    }
+
+    /// Somebody makes a claim anew, and the cluster gives it a new and empty volume.
+    pub(in crate::app::tests) fn make_claim_on_empty_volume(&mut self, name: &str) {
+        let volume = self.uid("empty-pv");
+        self.make_claim(name, Some(&volume), None, "somebody");
+        let uid = self.storage.claims.get(name).map(|claim| claim.uid.clone()).unwrap_or_default();
+        self.storage.add_volume(&volume, name, &uid);
     }
 
     pub(super) fn restore_aside(&mut self, aside: &Aside) -> Result<(), Failure> {
