@@ -122,8 +122,8 @@ impl State {
         let wanted = request.changes[0].value.clone();
         if let Some(running) = self.running.clone().filter(|running| running.operation == request.operation) {
             self.may_commit(&running);
-        } else if self.running.as_ref().is_some_and(Running::is_rollback) {
-            self.breach("a rollback's own commit is reverted");
+        } else if self.running.as_ref().is_some_and(Running::restores) {
+            self.breach("a rollback's own commit is reverted, and its data is back");
         }
         if let Some(hooks) = self.git.hooks_take {
             let (key, message) = (Some(request.operation.clone()), request.message.clone());

@@ -23,8 +23,9 @@ pub(in crate::app::tests) struct Running {
 }
 
 impl Running {
-    pub(super) fn is_rollback(&self) -> bool {
-        self.rollback.is_some()
+    /// Its point of no return is the swap of the data; a rollback that keeps the data can be undone until its release.
+    pub(super) fn restores(&self) -> bool {
+        self.rollback == Some(true)
     }
 }
 
