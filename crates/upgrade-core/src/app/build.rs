@@ -7,8 +7,8 @@ use super::facts::AppFacts;
 use super::{AppStep, AutoRollback, HealthPolicy, Reader, stage};
 use crate::engine::Step;
 use crate::ports::{
-    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, PodFact,
-    Repository, RestorePointRecord, WorkloadFacts, WorkloadKind,
+    AppRef, ClaimFacts, DeliveryFacts, DeliveryObject, DeliveryRole, HeadCommit, ObjectRef, PinValue, Repository,
+    RestorePointRecord, WorkloadKind,
 };
 
 /// A delivery object that the operation suspends.

@@ -14,10 +14,10 @@ fn failed(setup: Setup) -> Journey {
 }
 
 /// Its rollback, with something that somebody does right after the claim has gone.
-fn roll_back(failed: &Journey, act: Meddle, fault: Option<(usize, Fault)>) -> Journey {
+fn roll_back(failed: &Journey, act: Meddle, faults: Vec<(usize, Fault)>) -> Journey {
     let (plan, journal) = (failed.plan.clone(), failed.journal.clone());
     let forked = Journey { world: failed.world.fork(), plan, journal };
-    forked.roll_back(true, Trouble { meddle: Some(("swap/delete/data", act)), fault, ..Trouble::default() })
+    forked.roll_back(true, Trouble { meddle: Some(("swap/delete/data", act)), faults, ..Trouble::default() })
 }
 
 const EMPTY: Meddle = |state| state.make_claim_on_empty_volume("data");
@@ -32,7 +32,7 @@ fn empty_volumes(journey: &Journey) -> Vec<ReclaimPolicy> {
 #[test]
 fn a_claim_that_came_up_on_an_empty_volume_is_made_again_on_the_restored_one() {
     for setup in [PLAIN, RELEASE] {
-        let journey = roll_back(&failed(setup), EMPTY, None);
+        let journey = roll_back(&failed(setup), EMPTY, Vec::new());
         assert_eq!(journey.outcome(), &Outcome::Succeeded);
         assert_eq!(journey.faults(), [""; 0]);
         assert_eq!(empty_volumes(&journey), [ReclaimPolicy::Retain], "somebody may have put something on it");
@@ -42,7 +42,7 @@ fn a_claim_that_came_up_on_an_empty_volume_is_made_again_on_the_restored_one() {
 #[test]
 fn that_survives_a_crash_before_and_after_every_call() {
     let failed = failed(RELEASE);
-    let calm = roll_back(&failed, EMPTY, None);
+    let calm = roll_back(&failed, EMPTY, Vec::new());
     let calls = calm.calls();
     let from = calls.iter().position(|call| *call == "volumes.reserve").unwrap();
     for (at, call) in calls.iter().enumerate().skip(from) {
@@ -50,7 +50,7 @@ fn that_survives_a_crash_before_and_after_every_call() {
             if *call == "journal.load" || (fault == Fault::ReplyLost && call.starts_with("journal")) {
                 continue;
             }
-            let journey = roll_back(&failed, EMPTY, Some((at, fault)));
+            let journey = roll_back(&failed, EMPTY, vec![(at, fault)]);
             assert_eq!(journey.end(), calm.end(), "{fault:?} of call {at} ({call})");
             assert_eq!(journey.faults(), [""; 0], "{fault:?} of call {at} ({call})");
         }
@@ -58,17 +58,17 @@ fn that_survives_a_crash_before_and_after_every_call() {
 }
 
 #[test]
-fn a_claim_on_an_empty_volume_that_somebody_uses_is_left_to_a_person() {
+fn a_claim_on_an_empty_volume_is_not_touched_while_somebody_uses_it() {
     let journey = roll_back(
         &failed(RELEASE),
         |state| {
             state.make_claim_on_empty_volume("data");
             state.unmounts_at = Some(state.now + SignedDuration::from_secs(60));
         },
-        None,
+        Vec::new(),
     );
     assert!(matches!(journey.outcome(), Outcome::Failed { .. }), "{:?}", journey.outcome());
-    assert_eq!(journey.failure(), "claim-on-other-volume");
+    assert_eq!(journey.failure(), "started-since-cut");
     assert_eq!(empty_volumes(&journey), [ReclaimPolicy::Delete], "it is not touched");
     let dropped = journey.calls().into_iter().filter(|call| *call == "volumes.drop_claim").count();
     assert_eq!(dropped, 2, "the helper and the original");
@@ -82,7 +82,7 @@ fn a_claim_on_an_empty_volume_stays_once_the_suspension_is_not_ours() {
             state.make_claim_on_empty_volume("data");
             state.own().held_by = Some("another".into());
         },
-        None,
+        Vec::new(),
     );
     assert_eq!(journey.failure(), "hold-lost");
     assert!(journey.world.state().breaches.is_empty(), "{:?}", journey.world.state().breaches);
@@ -98,7 +98,7 @@ fn a_claim_that_names_a_volume_and_is_not_bound_yet_is_waited_for() {
             }
         }
     };
-    let journey = roll_back(&failed(RELEASE), unbound, None);
+    let journey = roll_back(&failed(RELEASE), unbound, Vec::new());
     assert_eq!(journey.failure(), "deadline-exceeded");
     assert_eq!(empty_volumes(&journey), [ReclaimPolicy::Delete], "it is not touched");
 }
@@ -111,7 +111,7 @@ fn a_claim_that_somebody_makes_anew_all_the_time_ends_at_the_deadline_and_loses_
         state.make_claim_on_empty_volume("data");
         state.after = Some(("volumes.drop_claim", again));
     }
-    let journey = roll_back(&failed(RELEASE), again, None);
+    let journey = roll_back(&failed(RELEASE), again, Vec::new());
     assert!(matches!(journey.outcome(), Outcome::Failed { .. }), "{:?}", journey.outcome());
     assert_eq!(journey.failure(), "deadline-exceeded");
     let state = journey.world.state();
