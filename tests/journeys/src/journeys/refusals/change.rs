@@ -32,6 +32,8 @@ pub(super) enum Change {
     Patch(On, Value),
     /// A merge patch of the status.
     Status(On, Value),
+    /// Fields of the spec are applied, as if they stood in Git.
+    Declare(On, Value),
     /// One value of the spec, also inside of a list; `$other` is the URL of another repository.
     Set(On, &'static str, &'static str),
     /// Objects are made.
@@ -52,6 +54,7 @@ pub(super) enum Change {
 pub(super) enum Undo {
     Patch(On, Value),
     Status(On, Value),
+    Withdraw(On),
     Delete(String),
     Release(String),
     Push(String),
@@ -98,6 +101,20 @@ impl World {
         Ok(())
     }
 
+    /// Applies this spec and nothing else; what was applied before and is not in it goes.
+    async fn declare(&self, app: &App, on: On, spec: Option<&Value>) -> anyhow::Result<()> {
+        let (api, name) = self.on(app, on).await?;
+        let found = api.get(&name).await?;
+        let mut object = json!({"apiVersion": found.types.as_ref().map(|types| &types.api_version),
+            "kind": found.types.as_ref().map(|types| &types.kind), "metadata": {"name": name}});
+        if let Some(spec) = spec {
+            object["spec"] = spec.clone();
+        }
+        let params = PatchParams::apply("what-git-says").force();
+        api.patch(&name, &params, &Patch::Apply(object)).await.with_context(|| format!("declaring {on:?}"))?;
+        Ok(())
+    }
+
     /// Waits until the condition Ready has this status, for the newest spec.
     pub(super) async fn until(&self, app: &App, on: On, ready: &str) -> anyhow::Result<()> {
         wait(&format!("Ready={ready} of {on:?} of {}", app.name), Duration::from_secs(60), || async {
@@ -124,6 +141,10 @@ impl World {
                 let undo = Undo::Status(*on, reverse(patch, &self.look(app, *on).await?));
                 self.patch_status(app, *on, patch).await?;
                 Ok(undo)
+            }
+            Change::Declare(on, spec) => {
+                self.declare(app, *on, Some(spec)).await?;
+                Ok(Undo::Withdraw(*on))
             }
             Change::Set(on, pointer, value) => {
                 let before = self.look(app, *on).await?;
@@ -194,6 +215,7 @@ impl World {
         match undo {
             Undo::Patch(on, patch) => self.patch(app, on, &patch).await,
             Undo::Status(on, patch) => self.patch_status(app, on, &patch).await,
+            Undo::Withdraw(on) => self.declare(app, on, None).await,
             Undo::Delete(yaml) => self.delete(&yaml).await,
             Undo::Release(yaml) => {
                 for (api, name) in self.described(&yaml).await? {

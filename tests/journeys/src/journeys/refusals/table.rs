@@ -11,14 +11,16 @@ pub(super) struct Row {
     pub(super) changes: Vec<Change>,
     /// Component and version that are asked for.
     pub(super) target: (&'static str, &'static str),
+    /// Changes that are accepted by name.
+    pub(super) accept: Vec<&'static str>,
 }
 
 fn row(code: &'static str, changes: Vec<Change>) -> Row {
-    Row { code, changes, target: ("image/notes", "1.1.0") }
+    Row { code, changes, target: ("image/notes", "1.1.0"), accept: Vec::new() }
 }
 
 fn target(code: &'static str, component: &'static str, version: &'static str) -> Row {
-    Row { code, changes: Vec::new(), target: (component, version) }
+    Row { code, changes: Vec::new(), target: (component, version), accept: Vec::new() }
 }
 
 fn spec(on: On, spec: Value) -> Change {
@@ -81,6 +83,29 @@ pub(super) fn release() -> Vec<Row> {
             vec![at_work(), spec(Kustomization, json!({"path": "./nowhere"})), Change::Until(Kustomization, "False")],
         ),
         row("held-by-other-operation", vec![annotation(HelmRelease, "upgrades.windlass.dev/held-by", "somebody-else")]),
+        row("chart-source-unsupported", release(json!({"chart": {"spec": {"sourceRef": {"kind": "Bucket"}}}}))),
+        row(
+            "drift-detection",
+            vec![Change::Declare(HelmRelease, json!({"suspend": true, "driftDetection": {"mode": "enabled"}}))],
+        ),
+        Row {
+            changes: vec![Change::Set(On::ManagedApp, "/spec/git/pins/1/component", "image/other")],
+            ..target("pin-without-container", "image/other", "1.1.0")
+        },
+        row("pin-not-live", release(json!({"values": {"image": {"tag": null}}}))),
+        // Nobody applies it, and so nothing is known to come from Git.
+        row("not-from-git", vec![label(HelmRelease, "kustomize.toolkit.fluxcd.io/name", "nobody")]),
+        row("no-git-source", vec![label(HelmRelease, "kustomize.toolkit.fluxcd.io/name", "nobody")]),
+        // These two may pass by themselves, so somebody is at work, too.
+        row(
+            "image-differs-from-pin",
+            vec![
+                at_work(),
+                spec(StatefulSet, json!({"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}})),
+                Change::Set(StatefulSet, "/spec/template/spec/containers/0/image", "registry.test/notes:1.2.0"),
+            ],
+        ),
+        row("readiness-unknown", vec![at_work(), Change::Status(Kustomization, json!({"status": {"conditions": []}}))]),
         row("parent-unsupported", vec![label(Kustomization, "argocd.argoproj.io/instance", "notes")]),
     ]
 }
@@ -93,6 +118,7 @@ pub(super) fn plain() -> Vec<Row> {
         target("unknown-component", "image/other", "1.1.0"),
         target("downgrade", "image/notes", "0.9.0"),
         target("version-not-semver", "image/notes", "latest"),
+        Row { accept: vec!["drop-claim/notes-data"], ..target("accept-unknown", "image/notes", "1.1.0") },
         row("version-skipped", vec![spec(ManagedApp, json!({"policy": {"skip": ["1.1.0"]}}))]),
         row("outside-constraint", vec![spec(ManagedApp, json!({"policy": {"constraint": "<1.1.0"}}))]),
         row(
@@ -109,6 +135,31 @@ pub(super) fn plain() -> Vec<Row> {
         row("no-snapshot-class", vec![spec(ManagedApp, json!({"snapshots": {"className": "no-such-class"}}))]),
         row("suspended-by-others", vec![spec(Kustomization, json!({"suspend": true}))]),
         row("suspended-by-others", vec![spec(GitRepository, json!({"suspend": true}))]),
+        row("rendering-unknown", vec![spec(Kustomization, json!({"suspend": true, "path": "./nowhere"}))]),
+        // Each is applied by the other.
+        row(
+            "delivery-cycle",
+            vec![
+                Change::Make(ROUND_ABOUT),
+                Change::Patch(
+                    Kustomization,
+                    json!({"metadata": {"labels": {
+                        "kustomize.toolkit.fluxcd.io/name": "round-about", "kustomize.toolkit.fluxcd.io/namespace": "flux-system",
+                    }}}),
+                ),
+            ],
+        ),
+        // A Job that sleeps is no danger, and nobody could wake it again.
+        row(
+            "cannot-stop",
+            vec![
+                Change::Make(SLEEPING_JOB),
+                Change::Status(
+                    Kustomization,
+                    json!({"status": {"inventory": {"entries": [{"id": "j07_sleeper_batch_Job", "v": "v1"}]}}}),
+                ),
+            ],
+        ),
         row("force", vec![spec(Kustomization, json!({"force": true}))]),
         row("oci-source", vec![spec(Kustomization, json!({"sourceRef": {"kind": "OCIRepository"}}))]),
         row("remote-cluster", vec![spec(Kustomization, json!({"kubeConfig": {"secretRef": {"name": "elsewhere"}}}))]),
@@ -235,6 +286,19 @@ spec:
       volumes: [{name: data, persistentVolumeClaim: {claimName: notes-data}}]
 ";
 
+const SLEEPING_JOB: &str = "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: sleeper, namespace: $app}
+spec:
+  suspend: true
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: sleeper, image: registry.test/notes:1.0.0}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: notes-data}}]
+";
+
 /// It sleeps today.
 const OTHER_DEPLOYMENT: &str = "
 apiVersion: apps/v1
@@ -314,6 +378,21 @@ spec:
   path: ./apps/notes
   prune: false
   sourceRef: {kind: GitRepository, name: $app, namespace: flux-system}
+";
+
+const ROUND_ABOUT: &str = "
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata:
+  name: round-about
+  namespace: flux-system
+  labels: {kustomize.toolkit.fluxcd.io/name: $app, kustomize.toolkit.fluxcd.io/namespace: flux-system}
+spec:
+  suspend: true
+  interval: 1h
+  path: ./apps/notes
+  prune: false
+  sourceRef: {kind: GitRepository, name: $app}
 ";
 
 const OVERLAPPING: &str = "
