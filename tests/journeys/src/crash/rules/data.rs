@@ -1,4 +1,4 @@
-//! Rules 1 and 2: what must exist before a version is committed, before a claim goes, and before a volume is let go.
+//! Rules 1 and 2: what must exist before a version is committed, before a claim goes, and before a volume or a copy goes.
 
 use kube_sim::controllers::pods::RunHistory;
 use kube_sim::server::{Admission, Operation};
@@ -38,6 +38,61 @@ impl State {
             text(claim, "/metadata/uid") == text(volume, "/spec/claimRef/uid")
                 && text(claim, "/spec/volumeName") == text(volume, "/metadata/name")
         })
+    }
+}
+
+impl State {
+    /// The claim whose data a volume or a copy has, unless it is a helper.
+    fn claim_in(&self, key: &Key, object: &Value) -> Option<(String, String)> {
+        let (namespace, name) = match key.0.as_str() {
+            "persistentvolumes" => (text(object, "/spec/claimRef/namespace"), text(object, "/spec/claimRef/name")),
+            "volumesnapshots" => (key.1.as_str(), text(object, "/spec/source/persistentVolumeClaimName")),
+            "volumesnapshotcontents" => {
+                // Its snapshot may be going, too.
+                let part = |field: &str| text(object, &format!("/spec/volumeSnapshotRef/{field}")).to_owned();
+                let snapshot = ("volumesnapshots".to_owned(), part("namespace"), part("name"));
+                return self.claim_in(&snapshot, self.objects.get(&snapshot)?);
+            }
+            _ => return None,
+        };
+        (!name.is_empty() && !name.starts_with(HELPER)).then(|| (namespace.to_owned(), name.to_owned()))
+    }
+
+    /// Whether the data of a claim is anywhere but in what goes: in its own volume, in one that is kept for it, or in a snapshot.
+    fn has_another_copy(&self, namespace: &str, claim: &str, goes: &Key) -> bool {
+        let stays = |resource: &str, namespace: &str, name: &str| {
+            (resource, namespace, name) != (&goes.0, &goes.1, &goes.2) && self.get(resource, namespace, name).is_some()
+        };
+        let is_for_it = |volume: &&Value| {
+            text(volume, "/spec/claimRef/namespace") == namespace && text(volume, "/spec/claimRef/name") == claim
+        };
+        let is_kept = |volume: &Value| {
+            stays("persistentvolumes", "", text(volume, "/metadata/name"))
+                && (self.is_claimed(volume) || text(volume, "/spec/persistentVolumeReclaimPolicy") == "Retain")
+        };
+        let is_whole = |snapshot: &Value| {
+            text(snapshot, "/spec/source/persistentVolumeClaimName") == claim
+                && snapshot.pointer("/status/readyToUse") == Some(&Value::Bool(true))
+                && stays("volumesnapshots", namespace, text(snapshot, "/metadata/name"))
+                && stays("volumesnapshotcontents", "", text(snapshot, "/status/boundVolumeSnapshotContentName"))
+        };
+        self.all("persistentvolumes").filter(is_for_it).any(is_kept)
+            || self.within("volumesnapshots", namespace).any(is_whole)
+    }
+}
+
+/// Rule 2, whoever writes: no volume, snapshot or content goes that is the only copy of a claim's data.
+pub(super) fn before_anybody_deletes(state: &mut State, write: &Admission<'_>, key: &Key, subject: &Value) {
+    if write.operation != Operation::Delete {
+        return;
+    }
+    let Some((namespace, claim)) = state.claim_in(key, subject) else { return };
+    if !state.has_another_copy(&namespace, &claim, key) {
+        let (resource, _, name) = key;
+        state.broken(
+            "2",
+            format!("{} deleted {resource} {name}, the only copy of {namespace}/{claim}", write.user.name),
+        );
     }
 }
 

@@ -32,6 +32,8 @@ struct State {
     runs_seen: usize,
     /// Images of the ready pods of a namespace when its first upgrade was asked for.
     found: BTreeMap<String, Vec<String>>,
+    /// Since when each pod that stays has been ready.
+    ready_since: BTreeMap<Key, tokio::time::Instant>,
     /// When the lease was last written.
     lease_written: Option<tokio::time::Instant>,
 }
@@ -51,6 +53,11 @@ fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
 /// Whether an object was deleted, though it may still be there.
 fn is_going(object: &Value) -> bool {
     object["deleting"] == true || object.pointer("/metadata/deletionTimestamp").is_some_and(|at| !at.is_null())
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let mut conditions = list(pod, "/status/conditions").iter();
+    conditions.any(|one| text(one, "/type") == "Ready" && text(one, "/status") == "True")
 }
 
 /// Whether the journal of a request has a step that was begun, of those whose id begins so.
@@ -102,6 +109,7 @@ impl Rules {
             state.writes += 1;
             // What has started by now started under what was written before.
             running::since_the_last_write(state);
+            data::before_anybody_deletes(state, write, &key, &subject);
             if write.user.name == OPERATOR_USER {
                 acting::before_write(state, write, &key, &subject);
                 data::before_write(state, write, &key, &subject);
@@ -132,7 +140,20 @@ impl Rules {
 
 impl State {
     /// Notes a write.
-    fn take(&mut self, write: &Admission<'_>, key: Key, subject: Value) {
+    fn take(&mut self, write: &Admission<'_>, key: Key, mut subject: Value) {
+        if key.0 == "pods" {
+            if write.operation != Operation::Delete && is_ready(&subject) && !is_going(&subject) {
+                self.ready_since.entry(key.clone()).or_insert_with(tokio::time::Instant::now);
+            } else {
+                self.ready_since.remove(&key);
+            }
+        }
+        if let Some(old) =
+            write.old.filter(|old| write.operation == Operation::Update && old["spec"] != subject["spec"])
+        {
+            // The server counts once it has let the write pass.
+            subject["metadata"]["generation"] = (old["metadata"]["generation"].as_i64().unwrap_or_default() + 1).into();
+        }
         match write.operation {
             // A pod runs on until its kubelet says that it is gone, unless none has taken it.
             Operation::Delete if key.0 == "pods" => {
@@ -177,11 +198,7 @@ impl State {
 
     /// Images of the pods that are ready and stay.
     fn ready_images(&self, namespace: &str) -> Vec<String> {
-        let ready = |pod: &&Value| {
-            let mut conditions = list(pod, "/status/conditions").iter();
-            conditions.any(|one| text(one, "/type") == "Ready" && text(one, "/status") == "True")
-        };
-        let pods = self.within("pods", namespace).filter(|pod| !is_going(pod)).filter(ready);
+        let pods = self.within("pods", namespace).filter(|pod| !is_going(pod) && is_ready(pod));
         pods.map(|pod| text(pod, "/spec/containers/0/image").to_owned()).collect()
     }
 }

@@ -49,8 +49,8 @@ impl State {
     }
 }
 
-/// Rule 3: success only when as many pods as were found are ready, all of them of the version that was asked for, and nothing is
-/// suspended by us.
+/// Rule 3: success only when as many pods as were found are ready and have been for the soak time, all of them of the version that was
+/// asked for, when what delivers them has applied our commit, and nothing is suspended by us.
 pub(super) fn before_write(state: &mut State, write: &Admission<'_>, key: &Key, subject: &Value) {
     let (resource, namespace, name) = key;
     let is_request = matches!(resource.as_str(), "upgraderequests" | "rollbackrequests");
@@ -84,5 +84,75 @@ pub(super) fn before_write(state: &mut State, write: &Admission<'_>, key: &Key, 
         .collect();
     if !suspended.is_empty() {
         state.broken("3", format!("success was written while {suspended:?} were suspended or held"));
+    }
+    for why in state.not_soaked(namespace, subject).into_iter().chain(state.not_applied(namespace, subject)) {
+        state.broken("3", format!("success was written while {why}"));
+    }
+}
+
+impl State {
+    fn app_of(&self, namespace: &str, request: &Value) -> Option<&Value> {
+        self.get("managedapps", namespace, text(request, "/spec/subject/name"))
+    }
+
+    /// Which pods have not been ready for as long as the app asks for.
+    fn not_soaked(&self, namespace: &str, request: &Value) -> Vec<String> {
+        let soak = self.app_of(namespace, request).map(|app| text(app, "/spec/health/soak")).unwrap_or_default();
+        let Ok(soak) = soak.parse::<windlass_api::Duration>() else { return vec!["the app names no soak".to_owned()] };
+        let ready = self.ready_since.iter().filter(|((_, place, _), _)| place == namespace);
+        let young = ready.filter(|(_, since)| since.elapsed() < soak.as_std());
+        young.map(|((_, _, pod), since)| format!("{pod} had been ready for {:?} only", since.elapsed())).collect()
+    }
+
+    /// Which of the app's delivery objects does not say that it has applied what this request committed.
+    fn not_applied(&self, namespace: &str, request: &Value) -> Vec<String> {
+        let pushed = |entry: &&Value| text(entry, "/step").starts_with("commit/push/");
+        let pushed = list(request, "/status/journal/entries").iter().rfind(pushed);
+        let sha = pushed.map(|entry| text(entry, "/evidence/sha")).unwrap_or_default();
+        if sha.is_empty() {
+            return vec!["no commit was noted".to_owned()];
+        }
+        let objects = self.app_of(namespace, request).map_or(&[][..], |app| list(app, "/spec/delivery/flux/objects"));
+        let mut wrong = Vec::new();
+        let mut applied = 0;
+        for object in objects {
+            let (kind, name) = (text(object, "/kind"), text(object, "/name"));
+            let place = object.pointer("/namespace").and_then(Value::as_str).unwrap_or(namespace);
+            let why = if kind == "Kustomization" {
+                self.kustomization_lacks(place, name, "lastAppliedRevision", sha)
+            } else {
+                self.release_lacks(place, name, sha, text(request, "/spec/target/components/chart"))
+            };
+            applied += 1;
+            wrong.extend(why.map(|why| format!("{kind} {name} {why}")));
+        }
+        if applied == 0 {
+            wrong.push("nothing delivers the app".to_owned());
+        }
+        wrong
+    }
+
+    /// Nobody else pushes here: the newest commit is ours.
+    fn kustomization_lacks(&self, namespace: &str, name: &str, field: &str, sha: &str) -> Option<String> {
+        let Some(found) = self.get("kustomizations", namespace, name) else { return Some("was not there".to_owned()) };
+        let revision = text(found, &format!("/status/{field}"));
+        (!revision.ends_with(sha)).then(|| format!("had {field} {revision}, not {sha}"))
+    }
+
+    fn release_lacks(&self, namespace: &str, name: &str, sha: &str, chart: &str) -> Option<String> {
+        let Some(found) = self.get("helmreleases", namespace, name) else { return Some("was not there".to_owned()) };
+        let (seen, newest) = (found.pointer("/status/observedGeneration"), found.pointer("/metadata/generation"));
+        if seen.is_none() || seen != newest {
+            return Some(format!("had seen spec {seen:?} of {newest:?}"));
+        }
+        let (status, version) =
+            (text(found, "/status/history/0/status"), text(found, "/status/history/0/chartVersion"));
+        if status != "deployed" || (!chart.is_empty() && version != chart) {
+            return Some(format!("had chart {version} {status}, not {chart} deployed"));
+        }
+        let label = |key: &str| text(found, &format!("/metadata/labels/kustomize.toolkit.fluxcd.io~1{key}"));
+        // It counts as applied only once this very release is healthy, which it may see later than we do.
+        self.kustomization_lacks(label("namespace"), label("name"), "lastAttemptedRevision", sha)
+            .map(|why| format!("came from what {why}"))
     }
 }

@@ -117,25 +117,137 @@ fn a_version_must_not_be_committed_with_a_copy_of_fewer_claims_than_there_are() 
     assert_eq!(state.broken.len(), 1, "{:?}", state.broken);
 }
 
-#[test]
-fn success_needs_all_pods_that_were_found_and_nothing_suspended() {
-    let pod = |name: &str, image: &str| {
-        let ready = json!([{"type": "Ready", "status": "True"}]);
-        json!({"metadata": {"name": name, "namespace": "a"}, "status": {"conditions": ready},
-            "spec": {"containers": [{"image": image}]}})
-    };
-    let ends = |objects: &[(&str, Value)]| {
-        let mut state = holding(objects);
-        state.found.insert("a".into(), vec!["notes:1.0.0".into(), "notes:1.0.0".into()]);
-        let end = upgrade(&[], "Succeeded");
-        said(running::before_write, &mut state, Operation::Update, "upgraderequests", "status", &end).len()
+/// What a success of `end` breaks when these objects are there and these pods have been ready for a while.
+fn ends(objects: &[(&str, Value)], end: &Value, ready_for: std::time::Duration) -> Vec<String> {
+    let mut state = holding(objects);
+    state.found.insert("a".into(), vec!["notes:1.0.0".into(), "notes:1.0.0".into()]);
+    let since = tokio::time::Instant::now() - ready_for;
+    let pods = state.objects.keys().filter(|key| key.0 == "pods");
+    state.ready_since = pods.map(|key| (key.clone(), since)).collect();
+    said(running::before_write, &mut state, Operation::Update, "upgraderequests", "status", end)
+}
+
+fn pod(name: &str, image: &str) -> Value {
+    let ready = json!([{"type": "Ready", "status": "True"}]);
+    json!({"metadata": {"name": name, "namespace": "a"}, "status": {"conditions": ready},
+        "spec": {"containers": [{"image": image}]}})
+}
+
+/// An upgrade of the image that has succeeded and had committed `ours`.
+fn success() -> Value {
+    let mut end = upgrade(&["commit/push/apps"], "Succeeded");
+    end["status"]["journal"]["entries"][0]["evidence"] = json!({"sha": "ours"});
+    end
+}
+
+fn managed(kind: &str, namespace: &str) -> Value {
+    json!({"metadata": {"name": "notes", "namespace": "a"}, "spec": {"health": {"soak": "10s"},
+        "delivery": {"flux": {"objects": [{"kind": kind, "name": "notes", "namespace": namespace}]}}}})
+}
+
+fn kustomization(revision: &str) -> Value {
+    json!({"metadata": {"name": "notes", "namespace": "flux"}, "spec": {}, "status": {"lastAppliedRevision": revision, "lastAttemptedRevision": revision}})
+}
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(11);
+
+#[tokio::test(start_paused = true)]
+async fn success_needs_all_pods_that_were_found_and_nothing_suspended() {
+    tokio::time::advance(LONG * 2).await;
+    let broken = |pods: &[(&str, Value)], more: Option<(&'static str, Value)>| {
+        let own =
+            [("managedapps", managed("Kustomization", "flux")), ("kustomizations", kustomization("main@sha1:ours"))];
+        let objects: Vec<_> = pods.iter().cloned().chain(own).chain(more).collect();
+        ends(&objects, &success(), LONG)
     };
     let (one, two) = (("pods", pod("0", "notes:1.1.0")), ("pods", pod("1", "notes:1.1.0")));
-    assert_eq!(ends(&[one.clone(), two.clone()]), 0);
-    assert_eq!(ends(std::slice::from_ref(&one)), 1);
-    assert_eq!(ends(&[one.clone(), ("pods", pod("1", "notes:1.0.0"))]), 1);
+    assert_eq!(broken(&[one.clone(), two.clone()], None), Vec::<String>::new());
+    assert_eq!(broken(std::slice::from_ref(&one), None).len(), 1);
+    assert_eq!(broken(&[one.clone(), ("pods", pod("1", "notes:1.0.0"))], None).len(), 1);
     let suspended = json!({"metadata": {"name": "notes", "namespace": "a"}, "spec": {"suspend": true}});
-    assert_eq!(ends(&[one, two, ("helmreleases", suspended)]), 1);
+    assert_eq!(broken(&[one, two], Some(("helmreleases", suspended))).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_needs_pods_that_were_ready_for_the_soak_time() {
+    tokio::time::advance(LONG * 2).await;
+    let objects = [
+        ("managedapps", managed("Kustomization", "flux")),
+        ("kustomizations", kustomization("main@sha1:ours")),
+        ("pods", pod("0", "notes:1.1.0")),
+        ("pods", pod("1", "notes:1.1.0")),
+    ];
+    assert_eq!(ends(&objects, &success(), LONG), Vec::<String>::new());
+    assert_eq!(ends(&objects, &success(), std::time::Duration::from_secs(9)).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_needs_our_commit_applied_and_the_release_of_it_deployed() {
+    tokio::time::advance(LONG * 2).await;
+    let broken = |kind: &str, namespace: &str, delivery: &[(&'static str, Value)], end: &Value| {
+        let pods = [("pods", pod("0", "notes:1.1.0")), ("pods", pod("1", "notes:1.1.0"))];
+        let objects: Vec<_> = pods
+            .into_iter()
+            .chain([("managedapps", managed(kind, namespace))])
+            .chain(delivery.iter().cloned())
+            .collect();
+        ends(&objects, end, LONG).len()
+    };
+    let by_manifests =
+        |revision: &str| broken("Kustomization", "flux", &[("kustomizations", kustomization(revision))], &success());
+    assert_eq!(by_manifests("main@sha1:ours"), 0);
+    assert_eq!(by_manifests("main@sha1:another"), 1);
+    let unknown =
+        broken("Kustomization", "flux", &[("kustomizations", kustomization("x"))], &upgrade(&[], "Succeeded"));
+    assert_eq!(unknown, 1, "no commit was noted");
+
+    let mut end = success();
+    end["spec"]["target"]["components"]["chart"] = "1.1.0".into();
+    let release = json!({
+        "metadata": {"name": "notes", "namespace": "a", "generation": 3, "labels": {
+            "kustomize.toolkit.fluxcd.io/name": "notes", "kustomize.toolkit.fluxcd.io/namespace": "flux"}},
+        "spec": {}, "status": {"observedGeneration": 3, "history": [{"status": "deployed", "chartVersion": "1.1.0"}]}});
+    let by_release = |release: Value, revision: &str| {
+        broken("HelmRelease", "a", &[("helmreleases", release), ("kustomizations", kustomization(revision))], &end)
+    };
+    assert_eq!(by_release(release.clone(), "main@sha1:ours"), 0);
+    assert_eq!(by_release(release.clone(), "main@sha1:another"), 1);
+    for (pointer, value) in [
+        ("/status/observedGeneration", json!(2)),
+        ("/status/history/0/status", json!("failed")),
+        ("/status/history/0/chartVersion", json!("1.0.0")),
+    ] {
+        let mut wrong = release.clone();
+        *wrong.pointer_mut(pointer).unwrap() = value;
+        assert_eq!(by_release(wrong, "main@sha1:ours"), 1, "{pointer}");
+    }
+}
+
+#[test]
+fn nobody_deletes_the_only_copy_of_a_claims_data() {
+    let snapshot = json!({"metadata": {"name": "s", "namespace": "a"}, "spec": {"source": {"persistentVolumeClaimName": "data"}},
+        "status": {"readyToUse": true, "boundVolumeSnapshotContentName": "content"}});
+    let content =
+        json!({"metadata": {"name": "content"}, "spec": {"volumeSnapshotRef": {"namespace": "a", "name": "s"}}});
+    let own = [("persistentvolumes", volume("old", "Bound", "Delete")), ("persistentvolumeclaims", claim())];
+    let copy = [("volumesnapshots", snapshot.clone()), ("volumesnapshotcontents", content.clone())];
+    let goes = |objects: &[&[(&str, Value)]], resource: &str, object: &Value| {
+        let mut state = holding(&objects.concat());
+        said(data::before_anybody_deletes, &mut state, Operation::Delete, resource, "", object).len()
+    };
+    let old = volume("old", "Bound", "Delete");
+    assert_eq!(goes(&[&own, &copy], "persistentvolumes", &old), 0);
+    assert_eq!(goes(&[&own], "persistentvolumes", &old), 1);
+    let kept = [("persistentvolumes", volume("restored", "Available", "Retain"))];
+    assert_eq!(goes(&[&own, &kept], "persistentvolumes", &old), 0);
+    for (resource, object) in [("volumesnapshots", &snapshot), ("volumesnapshotcontents", &content)] {
+        assert_eq!(goes(&[&own, &copy], resource, object), 0, "{resource}");
+        assert_eq!(goes(&[&copy], resource, object), 1, "{resource}");
+    }
+    let mut unready = snapshot;
+    unready["status"]["readyToUse"] = false.into();
+    let unready = [("volumesnapshots", unready), ("volumesnapshotcontents", content)];
+    assert_eq!(goes(&[&own, &unready], "persistentvolumes", &old), 1);
 }
 
 #[test]
