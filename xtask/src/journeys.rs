@@ -2,11 +2,15 @@
 
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use crate::cargo;
+
+/// How long the crash table may take to end when it is told to.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a journey runs on.
 #[derive(Clone, Copy, ValueEnum)]
@@ -30,14 +34,17 @@ impl Rig {
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to run on.
-    #[arg(long, value_enum)]
-    pub(crate) rig: Rig,
+    #[arg(long, value_enum, required_unless_present = "list")]
+    pub(crate) rig: Option<Rig>,
     /// Kill the operator at every effect of an upgrade and of a rollback, on the simulation, and compare the ends.
     #[arg(long)]
     pub(crate) crash: bool,
     /// With `--crash`: only every so many crash points.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) every: u16,
+    /// Only list the journeys.
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Names of journeys; all when none is given.
     pub(crate) names: Vec<String>,
 }
@@ -47,7 +54,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // The rig starts programs that it looks for next to the journeys: all are built.
     let mut command = Command::new(cargo::program("windlass-journeys")?);
-    command.args(["--rig", args.rig.name()]);
+    if let Some(rig) = args.rig {
+        command.args(["--rig", rig.name()]);
+    }
+    if args.list {
+        command.arg("--list");
+    }
     if args.crash {
         command.args(["--crash", "--every", &args.every.to_string()]);
     }
@@ -89,7 +101,12 @@ impl Crashes {
 
 impl Drop for Crashes {
     fn drop(&mut self) {
-        // It has ended already, or nobody wants to know its result.
+        // It has ended already, or nobody wants to know its result. Told to end, it takes its folders with it.
+        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).stderr(Stdio::null()).status();
+        let began = Instant::now();
+        while told.is_ok() && began.elapsed() < PATIENCE && matches!(self.process.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

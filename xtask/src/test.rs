@@ -27,7 +27,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     })?;
     steps.take("tests", || done(cargo::run(&mut cargo(&["test", "--workspace", "--quiet"]))))?;
     steps.take("demo", || done(cargo::run(Command::new(cargo::program("windlass")?).arg("demo"))))?;
-    let journeys = |rig| done(journeys::run(&Args { rig, crash: false, every: 1, names: Vec::new() }));
+    let journeys =
+        |rig| done(journeys::run(&Args { rig: Some(rig), crash: false, every: 1, list: false, names: Vec::new() }));
     steps.take("journeys on a simulation", || journeys(Rig::Sim))?;
     // Real servers mostly wait; most of a quarter of an hour of computing fits beside them.
     let crashes = Crashes::begin()?;
