@@ -15,14 +15,15 @@ mod journeys;
 mod outage;
 mod repo;
 mod request;
+mod stop;
 mod world;
 mod writer;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::journeys::Journey;
 use crate::world::World;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     // Nobody else in this process has chosen one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    std::thread::spawn(end_by_signal);
+    stop::listen();
     if std::env::var_os("RUST_LOG").is_some() {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -78,7 +79,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");
-                ExitCode::FAILURE
+                stop::code().map_or(ExitCode::FAILURE, ExitCode::from)
             }
         };
     }
@@ -94,53 +95,39 @@ fn main() -> ExitCode {
         Rig::Real => on_real_servers(&chosen),
         Rig::Sim => {
             println!("seed {}", args.seed);
-            chosen.iter().filter(|journey| !on_a_simulation(journey, args.seed)).count()
+            let passes = |journey: &Journey| stop::code().is_none() && on_a_simulation(journey, args.seed);
+            chosen.iter().filter(|journey| !passes(journey)).count()
         }
     };
+    if let Some(code) = stop::code() {
+        eprintln!("error: told to end");
+        return ExitCode::from(code);
+    }
     println!("{} passed, {failed} failed", chosen.len() - failed);
     if failed == 0 && !chosen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// A command of ours that runs in this process catches signals for itself: they must go on to end the process.
-#[expect(clippy::exit, reason = "a signal ends the process wherever it is, as it would without us")]
-fn end_by_signal() {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
-    let caught = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).ok()?;
-        let mut interrupt = signal(SignalKind::interrupt()).ok()?;
-        tokio::select! {
-            _ = terminate.recv() => Some(143),
-            _ = interrupt.recv() => Some(130),
-        }
-    });
-    if let Some(code) = caught {
-        std::process::exit(code);
-    }
 }
 
 /// Runs a world under virtual time: nothing waits, and everything is in one thread.
 fn virtual_time<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
-    runtime.block_on(work)
+    runtime.block_on(stop::unless_told(work))
 }
 
 /// How many failed.
 fn on_real_servers(chosen: &[&Journey]) -> usize {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
+    let taken = runtime.block_on(stop::unless_told(async {
         let started = async { World::install(Box::new(estate::RealEstate::start().await?)).await };
-        let world = match started.await {
-            Ok(world) => world,
-            Err(error) => {
-                eprintln!("error: the rig did not start: {error:#}");
-                return chosen.len();
-            }
-        };
+        let world = started.await.context("the rig did not start")?;
         let mut failed = 0;
         for journey in chosen {
             failed += usize::from(!take(journey, &world).await);
         }
-        failed
+        Ok(failed)
+    }));
+    taken.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        chosen.len()
     })
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Repo {
 impl Repo {
     /// A new repository with these files as its first commit, pushed to the remote.
     pub(crate) fn create(remote: &Remote, files: &[(String, String)]) -> anyhow::Result<Self> {
-        let repo = Self { folder: TempDir::new()?, date: remote.date };
+        let repo = Self { folder: TempDir::new_in(&remote.clones)?, date: remote.date };
         repo.git(&["init", "--quiet", "--initial-branch=main"])?;
         repo.git(&["config", "user.name", "A Person"])?;
         repo.git(&["config", "user.email", "person@example.com"])?;
@@ -32,7 +32,7 @@ impl Repo {
 
     /// Another clone of a repository that exists.
     pub(crate) fn clone(remote: &Remote) -> anyhow::Result<Self> {
-        let repo = Self { folder: TempDir::new()?, date: remote.date };
+        let repo = Self { folder: TempDir::new_in(&remote.clones)?, date: remote.date };
         repo.git(&["init", "--quiet", "--initial-branch=main"])?;
         repo.git(&["config", "user.name", "A Person"])?;
         repo.git(&["config", "user.email", "person@example.com"])?;

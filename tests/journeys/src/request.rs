@@ -163,6 +163,13 @@ pub(crate) fn entry(status: &OperationStatus, step: &str) -> anyhow::Result<serd
     found.cloned().with_context(|| format!("step {step} was not begun"))
 }
 
+/// The code of the failure that turned it back, as its journal has it.
+pub(crate) fn failure_code(status: &OperationStatus) -> anyhow::Result<String> {
+    let journal = status.journal.as_ref().context("no journal")?;
+    let code = journal.pointer("/course/back/stepFailed/failure/code").and_then(serde_json::Value::as_str);
+    code.map(ToOwned::to_owned).with_context(|| format!("no failure turned it back: {}", journal["course"]))
+}
+
 /// When the step was begun, in milliseconds since 1970.
 pub(crate) fn begun_at(status: &OperationStatus, step: &str) -> anyhow::Result<i64> {
     let entry = entry(status, step)?;

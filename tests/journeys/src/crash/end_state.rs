@@ -99,16 +99,13 @@ impl World {
 }
 
 /// What an object carries of ours: fields we own, annotations, suspension, replicas.
-fn marks(object: &Value) -> Value {
-    // A poke is made while something is waited for, so that there may be none when it came by itself.
-    let poke = json!({"f:metadata": {"f:annotations": {".": {}, "f:reconcile.fluxcd.io/requestedAt": {}}}});
+pub(crate) fn marks(object: &Value) -> Value {
     let fields: Vec<Value> = object["metadata"]["managedFields"]
         .as_array()
         .into_iter()
         .flatten()
         .filter(|entry| entry["manager"].as_str().is_some_and(|manager| manager.contains(OPERATOR_USER)))
-        .filter(|entry| entry["fieldsV1"] != poke)
-        .map(|entry| json!([entry["operation"], entry["subresource"], entry["fieldsV1"]]))
+        .filter_map(|entry| Some(json!([entry["operation"], entry["subresource"], without_poke(&entry["fieldsV1"])?])))
         .collect();
     let ours: Vec<&String> = object["metadata"]["annotations"]
         .as_object()
@@ -122,6 +119,25 @@ fn marks(object: &Value) -> Value {
         "policy": object["spec"]["persistentVolumeReclaimPolicy"], "deletionPolicy": object["spec"]["deletionPolicy"],
         "phase": object["status"]["phase"],
     })
+}
+
+/// The fields of an entry but for a poke, if there are any: it is made while something is waited for, so that there may be none when
+/// that came by itself.
+fn without_poke(fields: &Value) -> Option<Value> {
+    let mut fields = fields.clone();
+    for (place, only) in [
+        ("/f:metadata/f:annotations", "f:reconcile.fluxcd.io/requestedAt"),
+        ("/f:metadata", "f:annotations"),
+        ("", "f:metadata"),
+    ] {
+        let Some(inside) = fields.pointer_mut(place).and_then(Value::as_object_mut) else { continue };
+        let is_poke = only.ends_with("requestedAt");
+        let is_empty = |value: &Value| value.as_object().is_some_and(|all| all.keys().all(|key| key == "."));
+        if is_poke || inside.get(only).is_some_and(is_empty) {
+            inside.shift_remove(only);
+        }
+    }
+    fields.as_object().is_some_and(|all| !all.is_empty()).then_some(fields)
 }
 
 fn blocked(app: &Value) -> Vec<String> {

@@ -5,7 +5,7 @@ mod end_state;
 mod pushes;
 mod rules;
 
-pub(crate) use end_state::difference;
+pub(crate) use end_state::{difference, marks};
 pub(crate) use pushes::Pushes;
 pub(crate) use rules::Rules;
 
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures::future::LocalBoxFuture;
 use kube_sim::faults::CrashAt;
+use kube_sim::server::AuditEntry;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use windlass_api::Outcome;
@@ -24,6 +25,7 @@ use windlass_api::Outcome;
 use crate::estate::{OPERATOR_USER, SimEstate};
 use crate::fixture::{App, Shape};
 use crate::request::{expect, upgrade_spec};
+use crate::stop;
 use crate::world::World;
 use crate::writer::RECORD;
 
@@ -169,6 +171,11 @@ fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Resu
             }
         }
         let (writes, pushed) = (faults.mutations(OPERATOR_USER), pushes.count());
+        if point.is_none() {
+            // What is struck is counted before the server; what the server was asked for is in its own books.
+            let asked = server.audit().iter().filter(|entry| is_struck(entry)).count();
+            ensure!(u64::try_from(asked)? == writes, "the operator made {asked} writes, and {writes} are crash points");
+        }
         let trace = Sha256::digest(format!("{:?}", server.audit())).iter().map(|byte| format!("{byte:02x}")).collect();
         let end = world.end_state(&app).await?;
         let (broken, looked_at) = rules.verdict();
@@ -176,6 +183,12 @@ fn one_run(scenario: &Scenario, seed: u64, point: Option<Point>) -> anyhow::Resu
         world.operator().kill()?;
         Ok(Run { end, writes, pushes: pushed, struck_in, broken, looked_at, trace })
     })
+}
+
+/// Whether a request is a crash point: a write of the operator that leaves something behind.
+fn is_struck(entry: &AuditEntry) -> bool {
+    let asks_about_rights = entry.group == "authorization.k8s.io" || entry.group == "authentication.k8s.io";
+    entry.user == OPERATOR_USER && entry.is_mutating() && !entry.dry_run && !asks_about_rights
 }
 
 /// One row of the table.
@@ -207,6 +220,7 @@ pub(crate) fn run(names: &[String], seed: u64, every: usize) -> anyhow::Result<(
         }
         let points: Vec<Point> = points.into_iter().step_by(every).collect();
         let results = strike_all(scenario, seed, &points);
+        ensure!(stop::code().is_none(), "told to end");
         let mut rows: BTreeMap<String, Row> = BTreeMap::new();
         for (point, result) in points.iter().zip(results) {
             all += 1;
@@ -264,7 +278,7 @@ fn strike_all(scenario: &Scenario, seed: u64, points: &[Point]) -> Vec<anyhow::R
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(point) = points.get(index) else { return };
+                    let Some(point) = points.get(index).filter(|_| stop::code().is_none()) else { return };
                     let result = one_run(scenario, seed, Some(*point));
                     results.lock().unwrap().insert(index, result);
                 }

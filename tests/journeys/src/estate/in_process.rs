@@ -106,6 +106,10 @@ impl Operator for InProcess {
         Ok(())
     }
 
+    fn freeze(&self, _: bool) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+
     fn kill(&self) -> anyhow::Result<()> {
         if let Some((task, _)) = self.running.borrow_mut().current.take() {
             task.abort();

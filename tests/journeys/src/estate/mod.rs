@@ -33,6 +33,8 @@ pub(crate) struct Remote {
     pub(crate) own_url: String,
     /// The date for commits, where that must not be the machine's.
     pub(crate) date: Option<&'static str>,
+    /// The folder for a person's clones.
+    pub(crate) clones: PathBuf,
 }
 
 /// Somebody who is faster.
@@ -63,6 +65,8 @@ pub(crate) trait AppClient: Send + Sync {
 #[async_trait(?Send)]
 pub(crate) trait Operator {
     fn start(&self) -> anyhow::Result<()>;
+    /// Has it stand still (or go on), where that can be had; `false` where it cannot.
+    fn freeze(&self, frozen: bool) -> anyhow::Result<bool>;
     /// Cuts off what it is doing.
     fn kill(&self) -> anyhow::Result<()>;
     /// Tells it to end, as a rollout does, and says how long that took.
@@ -80,7 +84,7 @@ pub(crate) trait Estate {
     fn operator(&self) -> &dyn Operator;
     /// The time of everything that runs here.
     fn clock(&self) -> Arc<dyn Clock>;
-    /// How long to look away at most, not to miss what the operator does.
+    /// How long to look away at most, not to miss a step of the operator.
     fn glance(&self) -> Duration;
     /// An empty repository of that name, or the one that is there.
     async fn repository(&self, name: &str) -> anyhow::Result<Remote>;
@@ -106,6 +110,6 @@ pub(crate) trait Estate {
     async fn fetching(&self, on: bool) -> anyhow::Result<()>;
     /// Makes the Git host unreachable for everybody (or reachable).
     async fn git(&self, reachable: bool) -> anyhow::Result<()>;
-    /// Has this done once between the operator's edit and its push; `false` where nobody can come in between.
-    fn outrun(&self, rival: Rival) -> bool;
+    /// Has this done once in that repository after the operator's next edit, before its push is taken.
+    fn outrun(&self, repository: &str, rival: Rival) -> anyhow::Result<()>;
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use async_trait::async_trait;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use windlass_rig::{Binaries, Rig, free_port};
 
 use super::{OPERATOR_USER, Operator, SYSTEM};
@@ -39,6 +41,14 @@ impl ChildProcess {
             child: Mutex::new(None),
         })
     }
+
+    /// Sends it a signal, if it runs.
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        if let Some(child) = &*self.child.lock().unwrap_or_else(PoisonError::into_inner) {
+            nix::sys::signal::kill(Pid::from_raw(child.id().try_into()?), signal)?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait(?Send)]
@@ -64,6 +74,11 @@ impl Operator for ChildProcess {
         Ok(())
     }
 
+    fn freeze(&self, frozen: bool) -> anyhow::Result<bool> {
+        self.signal(if frozen { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        Ok(true)
+    }
+
     fn kill(&self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() {
             child.kill()?;
@@ -73,12 +88,11 @@ impl Operator for ChildProcess {
     }
 
     async fn terminate(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.signal(Signal::SIGTERM)?;
         let Some(mut child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             anyhow::bail!("it does not run");
         };
-        let began = Instant::now();
-        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
-        anyhow::ensure!(sent.success(), "kill: {sent}");
         let status = child.wait()?;
         anyhow::ensure!(status.success(), "it ended with {status}");
         Ok(began.elapsed())

@@ -1,8 +1,9 @@
 //! The real rig.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -20,6 +21,19 @@ use super::{AppClient, Estate, Login, OPERATOR_USER, Operator, Remote, Request, 
 
 /// Where the stand-in of source-controller looks for charts.
 const CHARTS: &str = "source-controller/charts";
+
+/// Where a person's clones are.
+const CLONES: &str = "clones";
+
+/// Where Gitea keeps the repositories of the team.
+const REPOSITORIES: &str = "gitea/data/gitea-repositories/team";
+
+/// Keeps the first push waiting, once it has sent everything, until somebody faster has pushed: then the branch is not what it was made on.
+const OUTRUN: &str = r#"#!/bin/sh
+cd "$(dirname "$0")/.." && mv outrun-armed outrun-caught 2>/dev/null || exit 0
+for _ in $(seq 600); do [ -e outrun-caught ] || exit 0; sleep 0.05; done
+exit 1
+"#;
 
 /// A rig and the operator's process.
 pub(crate) struct RealEstate {
@@ -55,7 +69,8 @@ impl Estate for RealEstate {
     }
 
     fn glance(&self) -> Duration {
-        Duration::from_millis(10)
+        // A step is several requests, of a few milliseconds each.
+        Duration::from_millis(2)
     }
 
     async fn repository(&self, name: &str) -> anyhow::Result<Remote> {
@@ -64,7 +79,9 @@ impl Estate for RealEstate {
         if git.api(reqwest::Method::GET, &format!("/repos/team/{name}"), None).await.is_err() {
             git.create_repo("team", name).await?;
         }
-        Ok(Remote { url, own_url: git.clone_url_with_token("team", name), date: None })
+        let clones = self.rig.dir().join(CLONES);
+        std::fs::create_dir_all(&clones)?;
+        Ok(Remote { url, own_url: git.clone_url_with_token("team", name), date: None, clones })
     }
 
     fn login(&self) -> Option<Login> {
@@ -126,8 +143,24 @@ impl Estate for RealEstate {
         if reachable { self.rig.start_component("gitea").await } else { self.rig.stop_component("gitea") }
     }
 
-    fn outrun(&self, _: Rival) -> bool {
-        false
+    fn outrun(&self, repository: &str, rival: Rival) -> anyhow::Result<()> {
+        let hooks = self.rig.dir().join(REPOSITORIES).join(format!("{repository}.git/hooks"));
+        let hook = hooks.join("pre-receive.d/outrun");
+        std::fs::write(&hook, OUTRUN).with_context(|| hook.display().to_string())?;
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+        std::fs::write(hooks.join("outrun-armed"), "")?;
+        std::thread::spawn(move || {
+            let (began, caught) = (Instant::now(), hooks.join("outrun-caught"));
+            while began.elapsed() < Duration::from_secs(180) {
+                if caught.exists() {
+                    rival();
+                    let _ = std::fs::remove_file(&caught);
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Ok(())
     }
 }
 

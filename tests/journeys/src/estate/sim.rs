@@ -90,7 +90,9 @@ impl Estate for SimEstate {
 
     async fn repository(&self, name: &str) -> anyhow::Result<Remote> {
         let url = self.playground.repository(name)?.url();
-        Ok(Remote { own_url: url.clone(), url, date: Some("2026-01-01T00:00:00Z") })
+        let clones = self.playground.folder().join("clones");
+        std::fs::create_dir_all(&clones)?;
+        Ok(Remote { own_url: url.clone(), url, date: Some("2026-01-01T00:00:00Z"), clones })
     }
 
     fn login(&self) -> Option<Login> {
@@ -144,9 +146,9 @@ impl Estate for SimEstate {
         Ok(self.playground.git(reachable)?)
     }
 
-    fn outrun(&self, rival: Rival) -> bool {
+    fn outrun(&self, _: &str, rival: Rival) -> anyhow::Result<()> {
         self.pushes.outrun(rival);
-        true
+        Ok(())
     }
 }
 

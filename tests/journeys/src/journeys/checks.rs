@@ -1,6 +1,6 @@
 //! What must be true at the end, however a journey went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, ResourceExt, discovery};
+use kube_sim::controllers::pods::{Run, RunHistory};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use windlass_api::{ManagedApp, OperationStatus};
@@ -72,6 +73,23 @@ impl World {
         Ok(found)
     }
 
+    /// When an operation ended, so many processes of that version had become ready, and none of them had ended.
+    pub(crate) fn ran_at_the_end(
+        &self,
+        app: &App,
+        tag: &str,
+        pods: usize,
+        status: &OperationStatus,
+    ) -> anyhow::Result<()> {
+        let end = status.finished_at.context("it has not ended")?.as_millisecond();
+        let runs = RunHistory::from_entries(self.estate.runs()?).runs;
+        let of_version = |run: &&Run| run.pod.namespace == app.name && run.image.ends_with(&format!(":{tag}"));
+        let served = |run: &&Run| run.ready_ms.is_some_and(|at| at <= end) && run.until_ms.is_none_or(|at| at > end);
+        let found = runs.iter().filter(of_version).filter(served).count();
+        ensure!(found == pods, "when it ended, {found} of {pods} processes of {tag} were ready");
+        Ok(())
+    }
+
     /// When the driver cut the last snapshot of a volume of the app, in milliseconds since 1970.
     pub(crate) fn last_cut(&self, handle: &str) -> anyhow::Result<i64> {
         let calls = self.estate.driver_calls()?;
@@ -124,6 +142,13 @@ impl World {
         let handle = self.volumes(app).await?.remove(claim).context("no such claim")?.1;
         let expected: String = (1..=records).map(|number| format!("{number} {RECORD}\n")).collect();
         let found = std::fs::read(self.estate.volume_folder(&handle).join("records.log"))?;
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(self.estate.volume_folder(&handle))? {
+            files.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        files.sort();
+        // Who has the records open holds the lock.
+        ensure!(files == [".lock", "records.log"], "{claim} holds {files:?}");
         ensure!(
             found == expected.as_bytes(),
             "{claim} holds {} bytes that are not the {records} records acknowledged ({} bytes)",
@@ -150,8 +175,22 @@ impl World {
         volumes.iter().map(|(claim, (_, handle))| Ok((claim.clone(), self.bytes(handle)?))).collect()
     }
 
+    /// The snapshots of these volumes that the driver has cut and not deleted.
+    fn cuts_that_are_kept(&self, volumes: &[String]) -> anyhow::Result<BTreeSet<String>> {
+        let mut kept = BTreeSet::new();
+        for call in self.estate.driver_calls()?.into_iter().filter(|call| call.result == "OK") {
+            match call.call {
+                CallName::CreateSnapshot if volumes.contains(&call.volume) => drop(kept.insert(call.snapshot)),
+                CallName::DeleteSnapshot => drop(kept.remove(&call.snapshot)),
+                _ => {}
+            }
+        }
+        Ok(kept)
+    }
+
     /// Waits until there is no copy of the app's volumes, neither in the cluster's books nor in those of the storage.
     pub(crate) async fn no_copies(&self, app: &App) -> anyhow::Result<()> {
+        let volumes: Vec<String> = self.volumes(app).await?.into_values().map(|(_, handle)| handle).collect();
         let kind = |name| GroupVersionKind::gvk("snapshot.storage.k8s.io", "v1", name);
         let (snapshots, _) = discovery::pinned_kind(&self.client, &kind("VolumeSnapshot")).await?;
         let snapshots: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &app.name, &snapshots);
@@ -164,6 +203,8 @@ impl World {
                 |one: &&DynamicObject| one.data.pointer("/spec/volumeSnapshotRef/namespace") == Some(&json!(app.name));
             let contents = contents.iter().filter(ours).count();
             ensure!(snapshots + contents == 0, "{snapshots} snapshots and {contents} contents are there");
+            let kept = self.cuts_that_are_kept(&volumes)?;
+            ensure!(kept.is_empty(), "the driver has {kept:?}");
             Ok(true)
         })
         .await

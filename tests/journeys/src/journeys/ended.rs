@@ -5,6 +5,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, discovery};
 use serde_json::{Value, json};
 
+use crate::crash::marks;
 use crate::world::World;
 
 impl World {
@@ -46,17 +47,17 @@ impl World {
                 "/spec/volumeSnapshotRef/namespace",
                 &["/spec/deletionPolicy"][..],
             ),
-            (("kustomize.toolkit.fluxcd.io", "v1", "Kustomization"), "/metadata/name", &["/spec/suspend"][..]),
+            (("kustomize.toolkit.fluxcd.io", "v1", "Kustomization"), "/metadata/name", &[][..]),
+            (("source.toolkit.fluxcd.io", "v1", "GitRepository"), "/metadata/name", &[][..]),
         ] {
             let mut all = Vec::new();
             for one in self.of_app(app, kind, names_it).await? {
                 let fields: Vec<Value> =
                     shown.iter().map(|pointer| one.pointer(pointer).cloned().unwrap_or_default()).collect();
                 let finalizers = one["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
-                let annotations = one["metadata"]["annotations"].as_object().into_iter().flatten();
-                let ours: Vec<&String> =
-                    annotations.map(|(key, _)| key).filter(|key| key.contains("windlass.dev")).collect();
-                all.push(json!({"fields": fields, "finalizers": finalizers, "ours": ours}));
+                // What the operator writes into its own objects says how it went.
+                let marks = if kind.0 == own { Value::Null } else { marks(&one) };
+                all.push(json!({"fields": fields, "finalizers": finalizers, "marks": marks}));
             }
             // Their names come from uids.
             all.sort_by_key(ToString::to_string);

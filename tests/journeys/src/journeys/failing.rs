@@ -10,7 +10,7 @@ use windlass_api::{AutoRollback, OperationStatus, Outcome};
 
 use super::checks::same;
 use crate::fixture::{App, Shape};
-use crate::request::{begun_at, entry, expect, upgrade_spec};
+use crate::request::{begun_at, entry, expect, failure_code, upgrade_spec};
 use crate::world::{World, wait};
 use crate::writer::Writer;
 
@@ -71,6 +71,8 @@ pub(crate) async fn snapshot_never_ready(world: &World) -> anyhow::Result<String
     expect(&status, Outcome::Undone)?;
     let message = status.message.clone().unwrap_or_default();
     ensure!(message.contains("ready"), "{message}");
+    let code = failure_code(&status)?;
+    ensure!(code == "deadline-exceeded", "it failed with {code}: {message}");
     ensure!(app.repo.commits()? == commits, "something was committed");
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;

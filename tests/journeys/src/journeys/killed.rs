@@ -1,5 +1,6 @@
 //! The operator is killed in the middle, again and again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -18,13 +19,15 @@ use windlass_api::{OperationStatus, Outcome};
 
 use super::checks::same;
 use crate::fixture::{App, Shape};
-use crate::request::{begun_at, done_at, expect, upgrade_spec};
+use crate::request::{expect, upgrade_spec};
 use crate::world::World;
 use crate::writer::Writer;
 
-/// Steps that only wait and look: a kill inside them cuts nothing off.
-const WAITING: [&str; 6] =
-    ["stop/wait", "snapshot/verify/", "commit/carriers", "release/attempt/", "verify/", "swap/bound"];
+/// Steps that only look: a kill inside them cuts nothing off.
+const LOOKING: [&str; 4] = ["snapshot/verify/", "commit/carriers", "verify/", "swap/bound"];
+
+/// How often it is all done again, for steps that the operator was not killed in.
+const AGAIN: [&str; 4] = ["j10", "j10b", "j10c", "j10d"];
 
 /// How a journey to a version that never becomes ready ended, and what remains to be said about it.
 struct Failed {
@@ -72,57 +75,128 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
         _ => goes_back(world, "j10calm", async |_| Ok(())).await?.end,
     };
     let seed: u64 = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
-    let mut killed_in = Vec::new();
-    let killed = goes_back(world, "j10", async |app| kill_in_every_step(world, app, seed, &mut killed_in).await).await;
-    let killed = killed.with_context(|| format!("WINDLASS_SEED={seed}, killed in {killed_in:?}"))?;
-    let mut different = Vec::new();
-    crate::crash::difference("", &calm, &killed.end, &mut different);
-    ensure!(different.is_empty(), "WINDLASS_SEED={seed}: the end differs: {}", different.join("; "));
-    ensure!(killed_in.len() >= 20, "WINDLASS_SEED={seed}: killed only in {killed_in:?}");
-
-    // Whoever looks may miss a step that is over soon after it has begun.
-    let over_soon = 50 * i64::try_from(world.estate.glance().as_millis())?;
-    let mut steps = worked_on("up", &killed.upgrade)?;
-    steps.extend(worked_on("back", &killed.rollback)?);
-    steps.retain(|(step, _)| !killed_in.contains(step));
-    let missed: Vec<&(String, i64)> = steps.iter().filter(|(_, took)| *took > over_soon).collect();
-    ensure!(missed.is_empty(), "WINDLASS_SEED={seed}: not killed in {missed:?} (ms)");
-    let short: Vec<&str> = steps.iter().map(|(step, _)| step.as_str()).collect();
-    Ok(format!(
-        "WINDLASS_SEED={seed}, killed in {} steps, too short for it: {}; {}",
-        killed_in.len(),
-        short.join(" "),
-        world.measured(&killed.app, &[&killed.upgrade, &killed.rollback])?
-    ))
+    let mut hunt = Hunt { random: Random(seed), killed_in: BTreeSet::new(), only: None };
+    let mut steps = BTreeSet::new();
+    let mut figures = Vec::new();
+    for name in AGAIN {
+        let ended = goes_back(world, name, async |app| hunt.follow(world, app).await).await;
+        world.operator().freeze(false)?;
+        let ended = ended.with_context(|| format!("WINDLASS_SEED={seed}, killed in {:?}", hunt.killed_in))?;
+        let mut different = Vec::new();
+        crate::crash::difference("", &calm, &ended.end, &mut different);
+        ensure!(different.is_empty(), "WINDLASS_SEED={seed}: the end of {name} differs: {}", different.join("; "));
+        steps.extend(worked_on("up", name, &ended.upgrade));
+        steps.extend(worked_on("back", name, &ended.rollback));
+        figures.push(world.measured(&ended.app, &[&ended.upgrade, &ended.rollback])?);
+        let missed: BTreeSet<String> = steps.difference(&hunt.killed_in).cloned().collect();
+        if missed.is_empty() {
+            break;
+        }
+        figures.push(format!("not in {missed:?}: once more"));
+        hunt.only = Some(missed);
+    }
+    let missed: Vec<&String> = steps.difference(&hunt.killed_in).collect();
+    ensure!(missed.is_empty(), "WINDLASS_SEED={seed}: not killed in {missed:?}");
+    ensure!(steps.len() >= 20, "WINDLASS_SEED={seed}: only {steps:?} changed something");
+    Ok(format!("WINDLASS_SEED={seed}, killed in each of {} steps; {}", steps.len(), figures.join("; ")))
 }
 
-/// Kills the operator as soon as the journal says that a step was begun, once in each, until upgrade and rollback have ended.
-async fn kill_in_every_step(world: &World, app: &App, seed: u64, killed_in: &mut Vec<String>) -> anyhow::Result<()> {
-    let (said, mut begun) = mpsc::unbounded_channel();
-    let _watches = [begins("up", world.upgrades(&app.name), &said), begins("back", world.rollbacks(&app.name), &said)];
-    let mut random = Random(seed);
-    let began = Instant::now();
-    loop {
-        ensure!(began.elapsed() < Duration::from_secs(600), "no end");
-        if let Ok(Some(step)) = tokio::time::timeout(Duration::from_secs(1), begun.recv()).await
-            && killed_in.len() < 64
-            && !killed_in.contains(&step)
-        {
-            tokio::time::sleep(world.estate.glance() * random.below(3)).await;
-            world.operator().kill()?;
-            // Where it was when it died; it may have gone on meanwhile.
-            let (upgrade, rollback) = both(world, app).await?;
-            let at = newest_step("up", &upgrade).into_iter().chain(newest_step("back", &rollback)).next_back();
-            killed_in.extend(at.filter(|step| !killed_in.contains(step)));
-            while begun.try_recv().is_ok() {}
-            world.operator().start()?;
-            continue;
+/// Who kills the operator, and where.
+struct Hunt {
+    random: Random,
+    /// The steps it was killed in.
+    killed_in: BTreeSet<String>,
+    /// Only in these, and as soon as it is seen there; otherwise in every step, now or a little later.
+    only: Option<BTreeSet<String>>,
+}
+
+impl Hunt {
+    /// Kills the operator once in each step that is aimed at, until upgrade and rollback have ended. It runs in slow motion: never for
+    /// longer than a glance, so that no step is over before somebody has looked.
+    async fn follow(&mut self, world: &World, app: &App) -> anyhow::Result<()> {
+        let (said, heard) = mpsc::unbounded_channel();
+        let _watches = [
+            begins("up", app, world.upgrades(&app.name), &said),
+            begins("back", app, world.rollbacks(&app.name), &said),
+        ];
+        let mut watched = Watched { heard, at: BTreeMap::new() };
+        let (began, mut looked) = (Instant::now(), Instant::now());
+        loop {
+            ensure!(began.elapsed() < Duration::from_secs(600), "no end");
+            watched.a_little_later(world).await?;
+            if self.aims_at(&watched) {
+                let pause = if self.only.is_some() { 0 } else { self.random.below(3) };
+                for _ in 0..pause {
+                    watched.a_glance_later(world).await?;
+                }
+                if self.aims_at(&watched) {
+                    world.operator().kill()?;
+                    // Where it was when it died; it may have gone on meanwhile.
+                    let (upgrade, rollback) = both(world, app).await?;
+                    let at = newest_step("up", &app.name, &upgrade)
+                        .into_iter()
+                        .chain(newest_step("back", &app.name, &rollback));
+                    self.killed_in.extend(at);
+                    watched.forget();
+                    world.operator().start()?;
+                }
+                continue;
+            }
+            if looked.elapsed() > Duration::from_secs(1) {
+                looked = Instant::now();
+                let (upgrade, rollback) = both(world, app).await?;
+                if rollback.outcome.is_some() {
+                    return Ok(());
+                }
+                let goes_on = upgrade.outcome.is_none_or(|outcome| outcome == Outcome::RolledBack);
+                ensure!(goes_on, "{:?}", upgrade.message);
+            }
         }
-        let (upgrade, rollback) = both(world, app).await?;
-        if rollback.outcome.is_some() {
-            return Ok(());
+    }
+
+    fn aims_at(&self, watched: &Watched) -> bool {
+        let mut now = watched.at.values().flatten();
+        now.any(|step| !self.killed_in.contains(step) && self.only.as_ref().is_none_or(|only| only.contains(step)))
+    }
+}
+
+/// What the watches have said.
+struct Watched {
+    heard: mpsc::UnboundedReceiver<(&'static str, Option<String>)>,
+    /// The changing step that each request is at.
+    at: BTreeMap<&'static str, Option<String>>,
+}
+
+impl Watched {
+    /// Until something was heard, but no longer than the operator may run unseen.
+    async fn a_little_later(&mut self, world: &World) -> anyhow::Result<()> {
+        let patience = if world.operator().freeze(false)? { world.estate.glance() } else { Duration::from_secs(1) };
+        if let Ok(Some((request, step))) = tokio::time::timeout(patience, self.heard.recv()).await {
+            self.at.insert(request, step);
         }
-        ensure!(upgrade.outcome.is_none_or(|outcome| outcome == Outcome::RolledBack), "{:?}", upgrade.message);
+        self.look(world).await
+    }
+
+    async fn a_glance_later(&mut self, world: &World) -> anyhow::Result<()> {
+        world.operator().freeze(false)?;
+        tokio::time::sleep(world.estate.glance()).await;
+        self.look(world).await
+    }
+
+    /// Has it stand still, where that can be had, until what it has written has arrived.
+    async fn look(&mut self, world: &World) -> anyhow::Result<()> {
+        if world.operator().freeze(true)? {
+            tokio::time::sleep(world.estate.glance() * 2).await;
+        }
+        while let Ok((request, step)) = self.heard.try_recv() {
+            self.at.insert(request, step);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        while self.heard.try_recv().is_ok() {}
+        self.at.clear();
     }
 }
 
@@ -144,12 +218,17 @@ impl Drop for Watch {
     }
 }
 
-/// Says which changing step is being done, whenever one of these requests was written.
-fn begins<K>(prefix: &'static str, api: Api<K>, said: &mpsc::UnboundedSender<String>) -> Watch
+/// Says which changing step is being done, if any, whenever one of these requests was written.
+fn begins<K>(
+    prefix: &'static str,
+    app: &App,
+    api: Api<K>,
+    said: &mpsc::UnboundedSender<(&'static str, Option<String>)>,
+) -> Watch
 where
     K: Resource + Clone + Debug + DeserializeOwned + Serialize + Send + 'static,
 {
-    let said = said.clone();
+    let (said, app) = (said.clone(), app.name.clone());
     Watch(tokio::spawn(async move {
         let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
         while let Some(event) = events.next().await {
@@ -157,35 +236,33 @@ where
             let status =
                 serde_json::to_value(&request).ok().and_then(|mut json| json.get_mut("status").map(Value::take));
             let status = status.and_then(|status| serde_json::from_value(status).ok()).unwrap_or_default();
-            if let Some(step) = newest_step(prefix, &status) {
-                let _ = said.send(step);
-            }
+            let _ = said.send((prefix, newest_step(prefix, &app, &status)));
         }
     }))
 }
 
 /// The changing step that is being done.
-fn newest_step(prefix: &str, status: &OperationStatus) -> Option<String> {
-    let entries = status.journal.as_ref()?["entries"].as_array()?.clone();
-    let busy = entries.into_iter().rev().find(|entry| entry["state"] == "Doing")?;
-    let step = busy["step"].as_str().filter(|step| changes(step))?;
-    Some(format!("{prefix}:{step}"))
+fn newest_step(prefix: &str, app: &str, status: &OperationStatus) -> Option<String> {
+    let entries = status.journal.as_ref()?["entries"].as_array()?;
+    let busy = entries.iter().rev().find(|entry| entry["state"] == "Doing")?;
+    busy["step"].as_str().filter(|step| changes(step)).map(|step| called(prefix, app, step))
 }
 
-/// The changing steps that were done, and for how many milliseconds each was worked on.
-fn worked_on(prefix: &str, status: &OperationStatus) -> anyhow::Result<Vec<(String, i64)>> {
-    let entries =
-        status.journal.as_ref().and_then(|journal| journal["entries"].as_array()).cloned().unwrap_or_default();
-    let mut found = Vec::new();
-    for entry in entries.iter().filter(|entry| entry["begun"] == true && entry["finishedAt"].is_string()) {
-        let Some(id) = entry["step"].as_str().filter(|id| changes(id)) else { continue };
-        found.push((format!("{prefix}:{id}"), done_at(status, id)? - begun_at(status, id)?));
-    }
-    Ok(found)
+/// The changing steps that were done.
+fn worked_on(prefix: &str, app: &str, status: &OperationStatus) -> Vec<String> {
+    let entries = status.journal.as_ref().and_then(|journal| journal["entries"].as_array()).into_iter().flatten();
+    let done = entries.filter(|entry| entry["begun"] == true && entry["finishedAt"].is_string());
+    done.filter_map(|entry| entry["step"].as_str().filter(|id| changes(id))).map(|id| called(prefix, app, id)).collect()
+}
+
+/// A step by the name that it has in each round.
+fn called(prefix: &str, app: &str, step: &str) -> String {
+    let names: Vec<&str> = step.split('/').map(|part| if part == app { "app" } else { part }).collect();
+    format!("{prefix}:{}", names.join("/"))
 }
 
 fn changes(step: &str) -> bool {
-    !WAITING.iter().any(|waits| step.starts_with(waits))
+    !LOOKING.iter().any(|looks| step.starts_with(looks))
 }
 
 /// A small deterministic generator: the seed is printed, so that a run can be repeated.

@@ -10,7 +10,7 @@ use windlass_rig::csi::{CallName, Control, FailureCode, Rule};
 
 use crate::fixture::{App, Shape};
 use crate::repo::Repo;
-use crate::request::{entry, expect, upgrade_spec};
+use crate::request::{entry, expect, failure_code, upgrade_spec};
 use crate::world::{World, wait};
 
 impl World {
@@ -70,34 +70,36 @@ pub(crate) async fn terminated(world: &World) -> anyhow::Result<String> {
     Ok(format!("ended in {:.2} s; {}", took.as_secs_f64(), world.measured(&app, &[&status])?))
 }
 
-/// Somebody pushes an unrelated file, where that can be had between our edit and our push: both commits stand.
+/// Somebody pushes an unrelated file, and somebody else another one between our edit and our push: all commits stand.
 pub(crate) async fn unrelated_push(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j06", Shape::default()).await?;
     let other = Repo::clone(&world.estate.repository(&app.name).await?)?;
-    let (said, faster) = std::sync::mpsc::channel();
-    let outruns = world.estate.outrun(Box::new(move || {
-        let _ = said.send(other.push(&[("FASTER.md".into(), "Hello\n".into())], "Be faster"));
-    }));
     world.hold_snapshots(true)?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
     world.step_begun(&app.name, "to-1.1.0", "snapshot/").await?;
     let pushed = app.repo.push(&[("README.md".into(), "Hello\n".into())], "Say hello");
+    let (said, faster) = std::sync::mpsc::channel();
+    let outrun = world.estate.outrun(
+        &app.name,
+        Box::new(move || {
+            let _ = said.send(other.push(&[("FASTER.md".into(), "Hello\n".into())], "Be faster"));
+        }),
+    );
     world.hold_snapshots(false)?;
     pushed?;
+    outrun?;
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Succeeded)?;
     app.repo.pull()?;
-    if outruns {
-        faster.try_recv().context("the operator's push was not outrun")??;
-    }
+    faster.try_recv().context("the operator's push was not outrun")??;
     let log = app.repo.git(&["log", "--format=%s", "-4"])?;
     let mut lines = log.lines();
     ensure!(lines.next().is_some_and(|line| line.starts_with("Upgrade notes")), "{log}");
-    ensure!(!outruns || lines.next() == Some("Be faster"), "{log}");
+    ensure!(lines.next() == Some("Be faster"), "{log}");
     ensure!(lines.next() == Some("Say hello"), "{log}");
     ensure!(app.repo.numstat("HEAD")? == format!("1 1 {}", app.path), "more than one line was changed");
     world.nothing_is_left(&app, &status).await?;
-    Ok(format!("{}; outrun: {outruns}", world.measured(&app, &[&status])?))
+    world.measured(&app, &[&status])
 }
 
 /// Somebody changes our own line: superseded, everything is released, their version is delivered.
@@ -113,6 +115,8 @@ pub(crate) async fn superseded(world: &World) -> anyhow::Result<String> {
     let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
     expect(&status, Outcome::Undone)?;
     let message = status.message.clone().unwrap_or_default();
+    let code = failure_code(&status)?;
+    ensure!(code == "superseded", "it failed with {code}: {message}");
     world.poke_source(&app).await?;
     world.wait_ready(&app.name, "1.2.0", 1).await?;
     ensure!(app.repo.read(&app.path)? == text, "their line was changed");

@@ -24,6 +24,7 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     let running = world.ready_pods(&app.name).await?;
     expect(&status, Outcome::Succeeded)?;
     ensure!(running.len() == 1 && running[0].1.ends_with(":1.1.0"), "success was reported while {running:?} ran");
+    world.ran_at_the_end(&app, "1.1.0", 1, &status)?;
     let acknowledged = writer.refused().await?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
@@ -48,6 +49,7 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Succeeded)?;
     let running = world.ready_pods(&app.name).await?;
     ensure!(running.len() == 2 && running.iter().all(|(_, image)| image.ends_with(":1.1.0")), "{running:?}");
+    world.ran_at_the_end(&app, "1.1.0", 2, &status)?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
     ensure!(numstat == format!("2 2 {}", app.path), "numstat: {numstat}");
