@@ -110,7 +110,7 @@ impl KubeWorkloads {
     async fn claims_of(&self, app: &AppRef, own: &[ObjectRef]) -> Result<Vec<String>, Error> {
         let (own, _) = self.own(app, own).await?;
         let claims = self.claims(&app.namespace).await?;
-        Ok(find::delivered_claims(&app.namespace, claims.iter().map(Resource::meta), &own))
+        Ok(find::delivered_claims(&app.namespace, claims.iter().map(|claim| &claim.metadata), &own))
     }
 
     /// KEDA's objects; none when KEDA is not installed.

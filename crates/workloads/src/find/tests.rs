@@ -90,7 +90,7 @@ fn the_apps_own_workloads_and_all_who_share_their_claims_are_found() {
 fn a_claim_is_delivered_by_its_label_or_the_inventory_and_not_because_its_maker_passed_labels_on() {
     let claims: Vec<ObjectMeta> = [
         meta("labelled", &labels()),
-        meta("listed", &json!({})),
+        meta("listed", &owner("v1", "ConfigMap", "notes")),
         meta("strange", &json!({})),
         meta("others", &json!({ "labels": { "helm.toolkit.fluxcd.io/name": "notes", "helm.toolkit.fluxcd.io/namespace": "x" } })),
         meta("made", &json!({ "labels": labels()["labels"], "ownerReferences": owner("v1", "Cluster", "pg")["ownerReferences"] })),
