@@ -16,7 +16,7 @@ pub enum FollowUp {
     Nothing,
     /// A rollback request with a deterministic name takes over.
     RollBack {
-        /// Whether data is restored; `false` when no pod of the target was ever created, so that nothing can have changed it.
+        /// Whether data is restored; `false` when no pod of the target can have been created, so that nothing has changed it.
         restore_data: bool,
         /// Whether acknowledged writes may be lost: said in the request.
         loses_writes: bool,
@@ -32,7 +32,7 @@ pub enum FollowUp {
 /// When in doubt both are true, because then nothing is discarded unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
-    /// Some pod of the target exists or existed.
+    /// Some pod of the target exists, existed, or may come by itself.
     pub created: bool,
     /// Some pod of the target was ready.
     pub served: bool,
@@ -58,8 +58,12 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
         let step = id("release/start", &workload.object);
         journal.entry(&step).is_some_and(|entry| entry.begun)
     });
-    // Without a stop nothing proves that the release did not create a pod of its own.
-    let created = released && (served || counted || inputs.workloads.is_empty() || !pods.is_empty());
+    // From then on Flux may create pods by itself, where Git says how many: perhaps right after this look. Only what is kept from
+    // being applied has none, until that ends.
+    let unfreezes = |step: &str| step.starts_with("release/unfreeze/");
+    let frozen = plan.steps.iter().any(|step| unfreezes(&step.id));
+    let applied = !frozen || journal.entries.iter().any(|entry| entry.begun && unfreezes(&entry.step));
+    let created = released && (served || counted || applied || !pods.is_empty());
     Sighting { created, served }
 }
 

@@ -1,5 +1,6 @@
 //! Several things go wrong in one operation, and in the rollback that follows it: the rules hold, and it ends.
 
+use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::journeys::{assert_sound, refused, setups, with_each_fault};
@@ -57,6 +58,30 @@ fn an_upgrade_that_is_cancelled_and_refused_anything_is_undone_all_the_same() {
         with_each_fault(&format!("cancelled {setup:?}"), refused, run, |_, journey| {
             assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{:?}", journey.outcome());
         });
+    }
+}
+
+#[test]
+fn a_version_whose_pods_come_by_themselves_after_its_upgrade_has_failed_is_not_left_its_data() {
+    for setup in [PLAIN, RELEASE].map(|setup| Setup { declares_replicas: true, ..setup }) {
+        // Until then a quota is used up, so that nobody sees a pod of it before the rollback is decided on.
+        let late = |faults| Trouble {
+            faults,
+            meddle: Some(("commit/carriers", |state| {
+                state.no_pods_until = Some(state.now + SignedDuration::from_secs(15));
+            })),
+            ..Trouble::default()
+        };
+        let calm = World::new(setup).upgrade(Trouble::default()).calls();
+        let released = calm.iter().position(|call| *call == "delivery.resume").unwrap();
+        let calls = calm.iter().enumerate().skip(released).filter(|(_, call)| !refused(call).is_empty());
+        for (at, name) in calls {
+            let upgrade = World::new(setup).upgrade(late(vec![(at, Fault::Refused)]));
+            let FollowUp::RollBack { restore_data, .. } = upgrade.follow_up() else { continue };
+            upgrade.world.state().pass(SignedDuration::from_secs(20));
+            let rollback = upgrade.roll_back(restore_data, Trouble::default());
+            assert_sound(&rollback, &format!("{setup:?}, call {at} ({name}) refused"));
+        }
     }
 }
 

@@ -369,16 +369,17 @@ impl Journey {
         let found = state.found.as_ref().filter(|_| undone && self.plan.workflow == rollback::WORKFLOW);
         let put_back = |same: fn(&Found, &Found) -> bool| found.is_some_and(|found| same(found, &now));
         must(now.live == *version || put_back(|a, b| a.live == b.live), "another version is live");
-        let as_found = now.suspends[1] == inputs.roots.last().unwrap().as_found;
-        must(as_found || put_back(|a, b| a.suspends == b.suspends), "suspend is not as it was found");
-        let free = now.holds.iter().all(Option::is_none);
-        // What was held before may not be let go while anything still shows the version that the data is not of, and what waits
-        // for that is not undone either: then all of it is listed.
+        // A hold stays, with all that waits for it, while anything shows the version that the data is not of: when it was held
+        // before, or when the version that goes away with the rollback's commit was live before that. Then it is listed.
         let left = self.journal.leftovers(&self.plan);
-        let listed = left.iter().any(|left| left.what.contains("suspended"));
         let held = put_back(|found, now| found.holds.iter().zip(&now.holds).all(|(a, b)| a.is_some() || b.is_none()));
-        must(left.is_empty() || held && listed, &format!("left over: {left:?}"));
-        must(free || put_back(|a, b| a.holds == b.holds) || held && !left.is_empty(), "a hold is left");
+        let live = found.is_some_and(|found| inputs.restore.is_none() && found.live == inputs.to[0].value);
+        let stays = (held || live) && left.iter().any(|left| left.what.contains("suspended"));
+        must(left.is_empty() || stays, &format!("left over: {left:?}"));
+        let as_found = now.suspends[1] == inputs.roots.last().unwrap().as_found;
+        must(as_found || put_back(|a, b| a.suspends == b.suspends) || stays, "suspend is not as it was found");
+        let free = now.holds.iter().all(Option::is_none);
+        must(free || put_back(|a, b| a.holds == b.holds) || stays, "a hold is left");
         must(!now.frozen || put_back(|a, b| a.frozen == b.frozen), "the workload is still kept from being applied");
         let deletes = now.policy == Some(ReclaimPolicy::Delete);
         must(deletes || put_back(|a, b| a.policy == b.policy), "the reclaim policy is not as found");
