@@ -84,8 +84,7 @@ impl<K: Request> Turn<'_, K> {
             Some((rollback, TakeOver::Pending)) => {
                 let message = format!("{}; rollback {rollback} has begun", status::message(plan, journal));
                 if self.request.status().and_then(|status| status.message.as_ref()) != Some(&message) {
-                    self.patch_status(json!({"phase": "RollingBack", "message": message, "rollback": rollback}))
-                        .await?;
+                    self.say_rolling_back(&message, &rollback).await?;
                 }
                 return Ok(After::Wait);
             }
@@ -146,15 +145,19 @@ impl<K: Request> Turn<'_, K> {
                 };
                 self.create_rollback(&name, spec).await?;
                 let message = format!("{reason}; waiting for rollback {name} to begin");
-                let mut fields = self.working("RollingBack", &message);
-                if let Value::Object(fields) = &mut fields {
-                    fields.insert("rollback".into(), name.clone().into());
-                }
-                self.patch_status(fields).await?;
+                self.say_rolling_back(&message, &name).await?;
                 tracing::info!(rollback = %name, "a rollback is to take over");
                 After::Wait
             }
         })
+    }
+
+    async fn say_rolling_back(&self, message: &str, rollback: &str) -> Result<(), Failure> {
+        let mut fields = self.working("RollingBack", message);
+        if let Value::Object(fields) = &mut fields {
+            fields.insert("rollback".into(), rollback.into());
+        }
+        self.patch_status(fields).await
     }
 
     /// The rollback that has begun to take this upgrade over, and how far it is; of several the one that is farthest.

@@ -108,12 +108,14 @@ proptest! {
         // A person may go back from a success, and decides where the operator asks; the model's copies of a running app are
         // not all that was acknowledged, so there is nothing to compare a restore from them with.
         let restore = match upgrade.follow_up() {
-            FollowUp::RollBack { restore_data, .. } => Some(restore_data),
-            FollowUp::Ask { .. } => Some(true),
-            FollowUp::Nothing => (regrets && upgrade.outcome() == &Outcome::Succeeded).then_some(true),
+            FollowUp::RollBack { restore_data, loses_writes } => Some((restore_data, restore_data && !loses_writes)),
+            FollowUp::Ask { .. } => Some((true, false)),
+            FollowUp::Nothing => (regrets && upgrade.outcome() == &Outcome::Succeeded).then_some((true, false)),
         };
-        if let Some(restore) = restore.filter(|_| !setup.online) {
-            let rollback = upgrade.roll_back(restore, trouble(second));
+        if let Some((restore, unasked)) = restore.filter(|_| !setup.online) {
+            let trouble = trouble(second);
+            let rollback =
+                if unasked { upgrade.roll_back_unasked(trouble) } else { upgrade.roll_back(restore, trouble) };
             assert_sound(&rollback, "the rollback");
         }
     }
