@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::journeys::Journey;
 use crate::world::World;
@@ -62,7 +61,6 @@ fn main() -> ExitCode {
     let args = Args::parse();
     // Nobody else in this process has chosen one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    std::thread::spawn(end_by_signal);
     if std::env::var_os("RUST_LOG").is_some() {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -99,23 +97,6 @@ fn main() -> ExitCode {
     };
     println!("{} passed, {failed} failed", chosen.len() - failed);
     if failed == 0 && !chosen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// A command of ours that runs in this process catches signals for itself: they must go on to end the process.
-#[expect(clippy::exit, reason = "a signal ends the process wherever it is, as it would without us")]
-fn end_by_signal() {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().build() else { return };
-    let caught = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).ok()?;
-        let mut interrupt = signal(SignalKind::interrupt()).ok()?;
-        tokio::select! {
-            _ = terminate.recv() => Some(143),
-            _ = interrupt.recv() => Some(130),
-        }
-    });
-    if let Some(code) = caught {
-        std::process::exit(code);
-    }
 }
 
 /// Runs a world under virtual time: nothing waits, and everything is in one thread.
