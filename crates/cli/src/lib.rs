@@ -19,6 +19,7 @@ mod operator;
 mod printer;
 mod request;
 mod session;
+mod signals;
 mod table;
 mod text;
 mod view;
@@ -31,6 +32,7 @@ pub use clock::SystemClock;
 pub use exit::Exit;
 pub use printer::Printer;
 pub use session::Session;
+pub use signals::Signals;
 
 use std::process::ExitCode;
 

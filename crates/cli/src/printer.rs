@@ -125,3 +125,74 @@ pub(crate) fn document<T: Serialize>(kind: &str, value: &T) -> Result<Value, Cli
 pub(crate) fn standard_streams() -> (Box<dyn Write + Send>, Box<dyn Write + Send>) {
     (Box::new(io::stdout()), Box::new(io::stderr()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Both streams, in the order in which they were written to.
+    #[derive(Clone, Default)]
+    struct Terminal(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Terminal {
+        fn printer(&self, live: bool) -> Printer {
+            Printer::new(Box::new(self.clone()), Box::new(self.clone())).on_terminal(false, false, live)
+        }
+
+        fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    const CLEAR: &str = "\r\u{1b}[2K";
+
+    #[test]
+    fn a_live_line_is_replaced_and_gone_before_anything_else_is_written() {
+        let terminal = Terminal::default();
+        let mut printer = terminal.printer(true);
+        for line in ["step one", "step two"] {
+            printer.show_live(line);
+            assert_eq!(terminal.take(), format!("{CLEAR}\u{1b}[?7l{line}\u{1b}[?7h"));
+        }
+        printer.note("done");
+        assert_eq!(terminal.take(), format!("{CLEAR}done\n"));
+        printer.note("once more");
+        assert_eq!(terminal.take(), "once more\n");
+        printer.show_live("x");
+        terminal.take();
+        printer.out("a result\n").unwrap();
+        assert_eq!(terminal.take(), format!("{CLEAR}a result\n"));
+        printer.show_live("x");
+        terminal.take();
+        printer.ask("Go on?");
+        assert_eq!(terminal.take(), format!("{CLEAR}Go on? "));
+        printer.show_live("x");
+        terminal.take();
+        printer.clear_live();
+        printer.clear_live();
+        assert_eq!(terminal.take(), CLEAR);
+    }
+
+    #[test]
+    fn without_a_terminal_nothing_is_written_that_only_a_terminal_understands() {
+        let terminal = Terminal::default();
+        let mut printer = terminal.printer(false);
+        printer.show_live("x");
+        printer.clear_live();
+        printer.note("done");
+        assert_eq!(terminal.take(), "done\n");
+    }
+}

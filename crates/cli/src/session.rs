@@ -12,14 +12,16 @@ use upgrade_core::ports::Clock;
 use crate::error::CliError;
 use crate::printer::standard_streams;
 use crate::table::{Style, paint};
-use crate::{ColorChoice, Common, OutputFormat, Printer, SystemClock};
+use crate::{ColorChoice, Common, OutputFormat, Printer, Signals, SystemClock};
 
-/// Streams, clock, terminal and cluster of one command.
+/// Streams, clock, signals, terminal and cluster of one command.
 pub struct Session {
     /// Where results and progress go.
     pub printer: Printer,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What makes it leave an operation that it follows.
+    pub signals: Signals,
     /// How the command is called, for the commands it suggests: `windlass` or `kubectl windlass`.
     pub program: String,
     /// Who asks, for people.
@@ -31,11 +33,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session without terminal, cluster and user, on the machine's clock.
+    /// A session without signals, terminal, cluster and user, on the machine's clock.
     #[must_use]
     pub fn new(printer: Printer) -> Self {
         let program = "windlass".to_owned();
-        Self { printer, clock: Arc::new(SystemClock), program, user: None, answers: None, client: None }
+        let (clock, signals) = (Arc::new(SystemClock), Signals::default());
+        Self { printer, clock, signals, program, user: None, answers: None, client: None }
     }
 
     /// The session of this process.
@@ -53,6 +56,7 @@ impl Session {
         let asks = err_terminal && std::io::stdin().is_terminal();
         Self {
             printer: Printer::new(out, err).on_terminal(colored(out_terminal), colored(err_terminal), live),
+            signals: Signals::of_process(),
             program,
             user: std::env::var("USER").ok().filter(|user| !user.is_empty() && user.len() <= 253),
             answers: asks.then(|| Box::new(BufReader::new(std::io::stdin())) as Box<dyn BufRead + Send>),

@@ -18,7 +18,8 @@ pub struct Args {
     /// The name of this instance in the lease.
     #[arg(long, env = "POD_NAME", default_value = "windlass-operator")]
     pub identity: String,
-    /// How many operations may run at the same time.
+    /// How many requests of each kind are worked on at the same moment. One that waits leaves its place to others, so that more
+    /// operations than this may be under way.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
     /// Where bare copies of repositories are kept; may be lost at any time.

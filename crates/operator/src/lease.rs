@@ -127,7 +127,8 @@ impl Elector {
         match &self.seen {
             Some((seen, since)) if *seen == version => now.duration_since(*since) >= term,
             _ => {
-                self.seen = Some((version, now));
+                // Not since this look began: what it shows may have been written while it took its time.
+                self.seen = Some((version, self.clock.now()));
                 false
             }
         }
@@ -167,3 +168,6 @@ impl Elector {
 fn post() -> PostParams {
     windlass_api::call::post_params()
 }
+
+#[cfg(test)]
+mod tests;

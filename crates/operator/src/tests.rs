@@ -1,5 +1,6 @@
 //! The operator's own wiring on an API server: every port is the real one, and the tests play the controllers around it.
 
+mod events;
 mod stuck;
 mod takeover;
 

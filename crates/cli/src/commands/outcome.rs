@@ -6,7 +6,7 @@ use windlass_api::{Duration, Outcome};
 
 use crate::cluster::Cluster;
 use crate::error::CliError;
-use crate::follow::{End, Signals, follow};
+use crate::follow::{End, follow};
 use crate::request::{Request, RequestRef, rollback_of};
 use crate::table::paint;
 use crate::view::apps::outcome_style;
@@ -21,9 +21,8 @@ pub(super) async fn until_the_end(
     reference: &RequestRef,
     timeout: Option<Duration>,
 ) -> Result<Exit, CliError> {
-    let mut signals = Signals::catch()?;
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.as_std()));
-    let request = match follow(session, cluster, reference, format, deadline, &mut signals).await? {
+    let request = match follow(session, cluster, reference, format, deadline).await? {
         End::Over(request) => request,
         other => return detached(session, cluster, format, reference, &other, timeout),
     };
@@ -32,14 +31,22 @@ pub(super) async fn until_the_end(
         return finished(session, format, &request, None, Exit::of_outcome(outcome));
     }
     say_how_it_ended(session, format, &request);
-    let Some(rollback) = rollback_of(cluster, &request).await? else {
+    // They are caught by now, so that nobody else ends a look that takes long.
+    let found = tokio::select! {
+        biased;
+        exit = session.signals.next() => {
+            return detached(session, cluster, format, reference, &End::Signal(exit), timeout);
+        }
+        found = rollback_of(cluster, &request) => found?,
+    };
+    let Some(rollback) = found else {
         session.printer.note("The rollback that took over is not there any more: how it ended is not known.");
         return finished(session, format, &request, None, Exit::Unknown);
     };
     if format != OutputFormat::Json {
         session.printer.note(&format!("Following {rollback}."));
     }
-    match follow(session, cluster, &rollback, format, deadline, &mut signals).await? {
+    match follow(session, cluster, &rollback, format, deadline).await? {
         End::Over(after) => {
             let exit = outcome_of(&after).map_or(Exit::Unknown, Exit::of_rollback_after_failure);
             finished(session, format, &request, Some(&after), exit)

@@ -7,7 +7,7 @@ use windlass_api::{Duration, Outcome};
 use super::{rollback, upgrade};
 use crate::cluster::Cluster;
 use crate::error::CliError;
-use crate::follow::{End, Signals, follow};
+use crate::follow::{End, follow};
 use crate::request::{Draft, Request, delete};
 use crate::view::request::Shown;
 use crate::{Common, Exit, OutputFormat, PlanWhat, RollbackWhat, Session, operator};
@@ -46,15 +46,32 @@ pub(super) async fn show(
 ) -> Result<Exit, CliError> {
     operator::require(session, cluster, &common.operator_namespace).await?;
     draft.set_dry_run();
-    let mut signals = Signals::catch()?;
-    let request = draft.create(cluster, session.clock.now()).await?;
+    // Caught before there is a request, which would be left behind.
+    session.signals.catch()?;
+    let now = session.clock.now();
+    let request = tokio::select! {
+        biased;
+        exit = session.signals.next() => {
+            session.printer.note("Nothing was changed; a request that only plans may have been made.");
+            return Ok(exit);
+        }
+        made = draft.create(cluster, now) => made?,
+    };
     let reference = request.reference();
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.as_std()));
     // Only the plan is the result here, not the events on the way to it.
     let quiet = OutputFormat::Table;
-    let end = follow(session, cluster, &reference, quiet, deadline, &mut signals).await;
+    let end = follow(session, cluster, &reference, quiet, deadline).await;
     // Whatever happened: what only planned must not lie around.
-    if let Err(error) = delete(cluster, &request).await {
+    let deleted = tokio::select! {
+        biased;
+        exit = session.signals.next() => {
+            session.printer.note(&format!("{reference} only planned and may be deleted."));
+            return Ok(exit);
+        }
+        deleted = delete(cluster, &request) => deleted,
+    };
+    if let Err(error) = deleted {
         session.printer.note(&format!("{reference} only planned and may be deleted: {error}"));
     }
     match end? {

@@ -11,10 +11,14 @@ use crate::{Exit, Session};
 
 /// Runs the demo; with `keep` the cluster stays until Ctrl-C.
 ///
-/// Dropped, as at Ctrl-C, it ends the operator and removes its folder.
+/// Dropped, as at a signal, it ends the operator and removes its folder.
 pub(crate) async fn run(session: &mut Session, keep: bool) -> Result<Exit, CliError> {
+    // A signal ends all of it: the commands that it runs must not take one for a wish to detach.
+    let mut signals = std::mem::take(&mut session.signals);
+    signals.catch()?;
     tokio::select! {
+        biased;
+        exit = signals.next() => Ok(exit),
         told = story::tell(session, keep) => told.map_err(|error| CliError::Demo(format!("{error:#}"))),
-        _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
     }
 }

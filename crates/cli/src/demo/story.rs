@@ -68,10 +68,12 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
 
 async fn stay(session: &mut Session, playground: &Playground) -> anyhow::Result<()> {
     let config = playground.folder().join("kubeconfig");
+    // It need not be in PATH.
+    let program = std::env::current_exe().map_or_else(|_| session.program.clone(), |path| path.display().to_string());
     say(
         session,
         &format!(
-            "The cluster stays until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  kubectl get mapp,ureq,rreq,rp -A\n  windlass plan app {APP} -n {APP} --to 2.1.0\n",
+            "The cluster stays until Ctrl-C. In another terminal:\n\n  export KUBECONFIG={}\n  kubectl get mapp,ureq,rreq,rp -A\n  {program} plan app {APP} -n {APP} --to 2.1.0\n",
             config.display()
         ),
     )?;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, interval};
 
 use progress::{Change, Progress};
@@ -36,27 +35,6 @@ pub(crate) enum End {
     Timeout,
 }
 
-/// The two signals that detach.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// From now on they no longer end the process.
-    pub(crate) fn catch() -> Result<Self, CliError> {
-        let catch = |kind| signal(kind).map_err(CliError::Runtime);
-        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-        }
-    }
-}
-
 /// Follows until the end; `deadline` ends it sooner. With JSON the changes are results, otherwise progress.
 pub(crate) async fn follow(
     session: &mut Session,
@@ -64,8 +42,8 @@ pub(crate) async fn follow(
     reference: &RequestRef,
     format: OutputFormat,
     deadline: Option<Instant>,
-    signals: &mut Signals,
 ) -> Result<End, CliError> {
+    session.signals.catch()?;
     let mut stream = watch(cluster, reference);
     let mut progress = Progress::default();
     let mut seen = false;
@@ -82,7 +60,7 @@ pub(crate) async fn follow(
     loop {
         tokio::select! {
             biased;
-            exit = signals.next() => return Ok(End::Signal(exit)),
+            exit = session.signals.next() => return Ok(End::Signal(exit)),
             item = stream.next() => match item {
                 Some(Ok(Some(request))) => {
                     seen = true;

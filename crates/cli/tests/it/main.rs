@@ -1,6 +1,9 @@
 //! The command against an API server in the process, as a person would use it.
 
-#![allow(clippy::unwrap_used, reason = "tests may unwrap, in their helper functions too")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly, in their helper functions too")]
+
+mod leaving;
+mod live;
 
 use std::io::{Cursor, Write};
 use std::sync::{Arc, Mutex};
@@ -47,16 +50,20 @@ struct Ended {
     err: String,
 }
 
-/// Runs a command line against the server; `answer` is what a person types when asked.
-async fn windlass_answering(client: &Client, line: &str, answer: Option<&'static str>) -> Ended {
+/// Runs a command line against the server, in a session that the caller may change.
+async fn windlass_in(client: &Client, line: &str, change: impl FnOnce(Session) -> Session) -> Ended {
     let cli = Cli::try_parse_from(std::iter::once("windlass").chain(line.split_whitespace())).unwrap();
     let (out, err) = (Written::default(), Written::default());
-    let mut session = Session::new(Printer::new(Box::new(out.clone()), Box::new(err.clone())));
-    session.client = Some(client.clone());
-    session.user = Some("jane".into());
-    session.answers = answer.map(|answer| Box::new(Cursor::new(answer)) as _);
+    let session = Session::new(Printer::new(Box::new(out.clone()), Box::new(err.clone())));
+    let mut session = change(Session { client: Some(client.clone()), user: Some("jane".into()), ..session });
     let exit = run(&cli, &mut session).await.code();
     Ended { exit, out: out.text(), err: err.text() }
+}
+
+/// The same; `answer` is what a person types when asked.
+async fn windlass_answering(client: &Client, line: &str, answer: Option<&'static str>) -> Ended {
+    let answers = answer.map(|answer| Box::new(Cursor::new(answer)) as _);
+    windlass_in(client, line, |session| Session { answers, ..session }).await
 }
 
 async fn windlass(client: &Client, line: &str) -> Ended {
@@ -67,8 +74,12 @@ fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-/// A cluster with our kinds and one app.
 async fn cluster() -> Client {
+    server().await.client()
+}
+
+/// A cluster with our kinds and one app.
+async fn server() -> SimServer {
     let server = SimServer::new(Config { always_allow: true, ..Config::default() });
     let client = server.client();
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -90,7 +101,7 @@ async fn cluster() -> Client {
         ],
     }});
     apps.patch_status("notes", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-    client
+    server
 }
 
 /// A lease as a live operator holds it (or held it, some seconds ago).
@@ -144,6 +155,9 @@ async fn apps_are_listed_and_shown() {
     let shown = windlass(&client, "show app notes -o json").await;
     let document: Value = serde_json::from_str(&shown.out).unwrap();
     assert_eq!((&document["kind"], &document["current"]["chart"]), (&json!("App"), &json!("1.4.0")));
+    let shown = windlass(&client, "show app notes -o yaml").await;
+    assert!(shown.out.starts_with("apiVersion: cli.windlass.dev/v1\nkind: App\n"), "{}", shown.out);
+    assert_eq!(serde_yaml_ng::from_str::<Value>(&shown.out).unwrap(), document);
     let empty = windlass(&client, "list -n elsewhere").await;
     assert_eq!((empty.exit, empty.out.as_str()), (0, ""));
     let missing = windlass(&client, "show app other").await;
@@ -308,7 +322,7 @@ async fn a_rollback_states_the_loss_and_asks() {
     let client = cluster().await;
     operator(&client, 1).await;
     let points: Api<RestorePoint> = Api::default_namespaced(client.clone());
-    let text = include_str!("../../api/examples/good/restore-point.yaml");
+    let text = include_str!("../../../api/examples/good/restore-point.yaml");
     let documents = serde_yaml_ng::Deserializer::from_str(text);
     let point: RestorePoint = serde::Deserialize::deserialize(documents.into_iter().next().unwrap()).unwrap();
     points.create(&PostParams::default(), &point).await.unwrap();
