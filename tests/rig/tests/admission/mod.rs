@@ -51,10 +51,12 @@ fn api(rig: &Rig, namespace: &str, object: &DynamicObject) -> Api<DynamicObject>
 /// Creates an object, or puts it in the place of the one that has its name.
 async fn put(rig: &Rig, namespace: &str, object: &DynamicObject) -> kube::Result<DynamicObject> {
     let api = api(rig, namespace, object);
+    let mut object = object.clone();
+    // Wherever it was meant to be.
+    object.metadata.namespace = None;
     match api.get_opt(&object.name_any()).await.unwrap() {
-        None => api.create(&PostParams::default(), object).await,
+        None => api.create(&PostParams::default(), &object).await,
         Some(present) => {
-            let mut object = object.clone();
             object.metadata.resource_version = present.metadata.resource_version;
             api.replace(&object.name_any(), &PostParams::default(), &object).await
         }
