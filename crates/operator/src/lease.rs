@@ -90,7 +90,10 @@ impl Elector {
             let made =
                 self.api.create(&post(), &lease).await.map_err(CallError::on::<Lease>("create", &namespace, NAME));
             return match made {
-                Err(error) if error.is_exists() => Ok(false),
+                Err(error) if error.is_exists() => {
+                    self.leadership.set(None);
+                    Ok(false)
+                }
                 other => other.map(|_| self.won(asked)),
             };
         };
