@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// Whether trying again changes nothing.
 fn is_final(error: &ReconcileError) -> bool {
     match error {
-        ReconcileError::Failed(failure) => failure.code == "record-unreadable",
+        ReconcileError::Failed(failure) => !failure.retryable,
         ReconcileError::Engine(EngineError::GuardLost(_)) => false,
         ReconcileError::Engine(error) => !error.is_retryable(),
     }
