@@ -4,6 +4,7 @@
 //! any of them can be made to go wrong. What must hold at every instant is checked by [`rules`] as the model moves; a breach is
 //! noted, not acted on, so that a test sees all of them.
 
+mod delivery;
 mod drive;
 mod flux;
 mod git;
