@@ -42,7 +42,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let journeys =
         |rig| done(journeys::run(&Args { rig: Some(rig), crash: false, every: 1, list: false, names: Vec::new() }));
     steps.take("journeys on a simulation", || journeys(Rig::Sim))?;
-    // Real servers mostly wait; most of a quarter of an hour of computing fits beside them.
+    // Real servers mostly wait; most of this computing fits beside them.
     let crashes = Crashes::begin()?;
     steps.take("journeys on real servers", || match &no_rig {
         Some(reason) => Ok(Outcome::Skipped(reason.clone())),
