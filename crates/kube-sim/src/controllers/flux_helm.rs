@@ -23,9 +23,9 @@ use super::flux_objects::{
     status, write_status,
 };
 use super::helm_action::{AtomicRelease, Outcome};
+use super::helm_backend::HelmBackend;
 use super::helm_state::{Desired, reset_failures, takes_request};
 use super::helm_status::{HelmReleaseStatus, values_digest};
-use super::renderer::HelmBackend;
 use super::{Clock, Error};
 
 const MANAGER: &str = "helm-controller";

@@ -12,12 +12,12 @@ use super::Error;
 use super::conditions::At;
 use super::flux_helm::HelmContext;
 use super::flux_objects::{ActionSpec, FORCE_AT, HelmReleaseSpec, duration, requested_at};
+use super::helm_backend::ReleaseRequest;
 use super::helm_state::{Active, Decision, Desired, Step, StepKind};
 use super::helm_state::{decide, determine, record, summarize, takes_request};
 use super::helm_status::HelmReleaseStatus;
 use super::helm_storage::{self, StoredRelease};
 use super::objects::{CLUSTER_SCOPED, manifests};
-use super::renderer::ReleaseRequest;
 
 /// One reconcile of one release.
 pub(super) struct AtomicRelease<'a> {

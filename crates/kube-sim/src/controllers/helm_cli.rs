@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::renderer::{HelmBackend, ReleaseRequest};
+use super::helm_backend::{HelmBackend, ReleaseRequest};
 
 const PLUGIN: &str = "origin-labels";
 /// What Helm may need beyond its own timeout before it counts as hung.

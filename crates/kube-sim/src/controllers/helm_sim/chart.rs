@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::super::artifact::{Packed, unpack};
 use super::super::charts::{ChartMetadata, chart_metadata};
 use super::super::flux_objects::merge_values;
+use super::super::helm_backend::ReleaseRequest;
 use super::super::helm_cli::HelmCli;
 use super::super::objects::{Manifest, manifests};
-use super::super::renderer::ReleaseRequest;
 use super::template::{self, Context};
 
 /// Kinds in the order in which Helm installs them; others come last.

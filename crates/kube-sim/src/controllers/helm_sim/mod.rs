@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::chart::{Rendered, annotation};
+use super::helm_backend::{HelmBackend, ReleaseRequest};
 use super::helm_storage::{self, StoredRelease};
 use super::kstatus::{self, Status, Wait};
 use super::objects::{Cluster, Manifest, ObjectId, manifests};
-use super::renderer::{HelmBackend, ReleaseRequest};
 use super::{Clock, Error};
 
 /// Field manager of everything that is applied.
