@@ -4,10 +4,10 @@
 //!
 //! | Kind | Short name | Who writes it |
 //! |---|---|---|
-//! | [`ManagedApp`] | `mapp` | a person, Git or `windlass adopt`; one per app |
+//! | [`ManagedApp`] | `mapp` | a person or Git; one per app |
 //! | [`UpgradeRequest`] | `ureq` | a person or the command line; one per attempt, kept as history |
 //! | [`RollbackRequest`] | `rreq` | a person, the command line, or an upgrade that failed |
-//! | [`RestorePoint`] | `rp` | the operator, before the first change of an upgrade; owned by nobody |
+//! | [`RestorePoint`] | `rp` | the operator, before the commit of an upgrade; owned by nobody |
 //!
 //! What can be checked at admission is checked by the schema and its CEL rules; everything else is refused with a reason by
 //! the preflight of an operation. Defaults are applied by the accessor methods here and not by the API server, so that

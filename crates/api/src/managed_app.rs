@@ -36,7 +36,7 @@ pub struct ManagedAppSpec {
     /// What delivers the app into the cluster. Exactly one delivery must be set.
     #[x_kube(validation = Rule::new("[has(self.flux)].exists_one(given, given)").message("exactly one delivery must be set: flux"))]
     pub delivery: Delivery,
-    /// Where the versions of the app are written. What is left out is found from the delivery.
+    /// Where the versions of the app are written. Repositories and pins must be named: they are not found by themselves yet.
     #[serde(default, skip_serializing_if = "is_default")]
     pub git: GitSpec,
     /// The copies of the app's volumes that are taken before an upgrade.
@@ -45,7 +45,7 @@ pub struct ManagedAppSpec {
     /// When the app counts as healthy after an upgrade.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: Health,
-    /// Which upgrades may happen, and when, without a person.
+    /// Which upgrades may happen, and what follows when one fails.
     #[serde(default, skip_serializing_if = "is_default")]
     pub policy: Policy,
 }
@@ -272,27 +272,30 @@ pub struct HttpCheck {
     pub path: String,
 }
 
-/// Which upgrades may happen, and when, without a person.
+/// Which upgrades may happen, and what follows when one fails.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
-    /// The largest step that is taken without a person: `None` (default), `Patch`, `Minor` or `Major`.
+    /// Not read yet: no upgrade begins without a request. The largest step that is to be taken without a person: `None` (default),
+    /// `Patch`, `Minor` or `Major`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_update: Option<AutoUpdate>,
-    /// The versions that may be offered, as a range: `>=1.2 <2`, `~1.4`, `^2.0.0 || 3.1.x`. A request by a person must fit as well.
+    /// The versions that an upgrade may go to, as a range: `>=1.2 <2`, `~1.4`, `^2.0.0 || 3.1.x`. A request that does not fit is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub constraint: Option<String>,
-    /// Versions that are never offered.
+    /// Versions that an upgrade must not go to. A request for one is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub skip: Vec<String>,
-    /// How long a version must have been out before it is offered. None by default; at most 8760h (a year).
+    /// Not read yet: no request waits for it. How long a version is to have been out before it is offered. None by default; at most
+    /// 8760h (a year).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("duration(self) <= duration('8760h')").message("policy.minimumAge must not be longer than 8760h"))]
     pub minimum_age: Option<Duration>,
-    /// When an upgrade may start without a person; at any time when left out. Rollbacks do not wait for windows.
+    /// Not read yet: a request begins at once, whatever is named here. When an upgrade may start without a person; at any time when
+    /// left out. Rollbacks do not wait for windows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -316,7 +319,8 @@ impl Policy {
     }
 }
 
-/// The largest step that is taken without a person: `None` (default), `Patch`, `Minor` or `Major`.
+/// Not read yet: no upgrade begins without a request. The largest step that is to be taken without a person: `None` (default),
+/// `Patch`, `Minor` or `Major`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AutoUpdate {
     /// No upgrade happens without a person.
@@ -343,7 +347,7 @@ pub enum AutoRollback {
     Never,
 }
 
-/// A weekly span of time, in a time zone. It belongs to the day it starts on and may end on the next.
+/// Not read yet. A weekly span of time, in a time zone. It belongs to the day it starts on and may end on the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.start != self.end").message("a window must not start and end at the same time"))]
@@ -391,11 +395,11 @@ pub struct ManagedAppStatus {
     /// The metadata.generation that this status was written for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The running version of each component.
+    /// The version of each component, as the last upgrade or rollback that succeeded has left it. Empty until then.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::components")]
     pub current: Components,
-    /// Newer versions that the policy allows.
+    /// Not written yet: newer versions that the policy allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -414,7 +418,8 @@ pub struct ManagedAppStatus {
     /// How many usable restore points the app has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_points: Option<i32>,
-    /// Ready, Reconciling, Stalled and UpdateAvailable.
+    /// Ready: how the last operation left the app, with its message. Absent until one has ended or cannot be continued. Others are not
+    /// written yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

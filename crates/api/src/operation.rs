@@ -155,10 +155,10 @@ pub struct RecordedCommit {
     /// The commit it was made on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
-    /// Where people can look at it.
+    /// Not written yet: where people can look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The pull request it went through, if it did.
+    /// Not written yet: the pull request it went through, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<String>,
 }
@@ -167,9 +167,9 @@ pub struct RecordedCommit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Leftover {
-    /// What was left: `suspended`, `scaled to 0`, ...
+    /// What was left, with the object: `HelmRelease notes/notes suspended`.
     pub what: String,
-    /// The object, as `Kind/namespace/name`.
+    /// The step that holds it, as in the plan and in the journal: `suspend/helmrelease/notes/notes`.
     pub object: String,
     /// Why it was left, and what to do about it.
     pub why: String,

@@ -202,7 +202,7 @@ pub struct RestorePointStatus {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["volume".into()]))]
     pub replaced_volumes: Vec<ReplacedVolume>,
-    /// Ready, Reconciling and Stalled.
+    /// Not written yet: `usable` and `reason` say it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
