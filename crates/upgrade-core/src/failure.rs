@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a library's own error must be able to say, so that it can become a [`Failure`] without losing anything.
 pub trait Coded: std::error::Error {
-    /// A stable, kebab-case name: it is a metric label, an event reason and the key of `windlass explain`.
+    /// A stable, kebab-case name: it is a metric label and the key of `windlass explain`.
     fn code(&self) -> &'static str;
     /// The next thing a person should do, as a sentence.
     fn hint(&self) -> String;
@@ -45,13 +45,6 @@ impl Failure {
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
-        self
-    }
-
-    /// The same failure, no longer worth trying again.
-    #[must_use]
-    pub fn final_(mut self) -> Self {
-        self.retryable = false;
         self
     }
 

@@ -75,7 +75,14 @@ pub trait StepRunner: Send + Sync {
     async fn observe(&self, cx: StepContext<'_>) -> Result<Observation, Failure>;
 }
 
-/// What an operation must hold to have effects. Asked right before every one.
+/// What an operation must hold to have effects: leadership, a lock.
+///
+/// - **Flow**: asked before each decision, and again right before each effect.
+/// - **Guarantees** asked of an implementation: it says `Held` only if nobody else may act before a call that begins now is over. It
+///   answers at once, from memory: whoever implements it renews in the background.
+/// - **Assumptions**: what is lost may be held again later. The engine asks anew each time and remembers nothing.
+/// - **Cancellation**: nothing to cancel: it does not wait.
+/// - **Errors**: none. What cannot be known is `Lost`, with the name of what it is about.
 pub trait Guard: Send + Sync {
     /// Whether everything is still held.
     fn state(&self) -> GuardState;

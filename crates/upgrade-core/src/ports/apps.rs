@@ -132,7 +132,8 @@ pub struct RestorePointRecord {
 
 /// Keeps what is known about apps.
 ///
-/// - **Flow**: `acquire` before planning; `complete` at the end; `release` when nothing is left to do.
+/// - **Flow**: `acquire` and `blocked`, `neighbours` before planning; `block` and `set_current` by the last steps; `release` at the
+///   end, or `acquire` for an operation that takes over.
 /// - **Guarantees**: at most one active operation per app, by compare-and-swap; `acquire` by the holder is a no-op.
 /// - **Assumptions**: one store per cluster.
 /// - **Cancellation**: any call may be dropped and repeated.
@@ -161,8 +162,9 @@ pub trait AppStore: Send + Sync {
 
 /// Keeps restore points.
 ///
-/// - **Flow**: `save` once every snapshot is proven; `get` for a rollback; `void` when its data was overtaken.
-/// - **Guarantees**: a saved record is immutable but for `void`.
+/// - **Flow**: `save` once every snapshot is proven; `get` for a rollback; `replaced` when one has swapped volumes; `void` when its
+///   data was overtaken.
+/// - **Guarantees**: a saved record is immutable but for `void`; the volumes that `replaced` notes are kept beside it.
 /// - **Assumptions**, **Cancellation**: as [`AppStore`].
 /// - **Errors**: `api-*` (retryable).
 #[cfg_attr(feature = "mocks", mockall::automock)]

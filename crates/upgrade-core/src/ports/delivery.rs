@@ -198,7 +198,9 @@ pub enum TemplateMatch {
 ///   and refuses when the hold is not this operation's.
 /// - **Assumptions**: the tool's controllers run; when they do not, the barrier never passes and the step's deadline ends it.
 /// - **Cancellation**: any call may be dropped and repeated; each write is a no-op when its result is already there.
-/// - **Errors**: `suspended-by-others`, `held-by-other-operation`, `object-replaced` (permanent); `api-*` (retryable).
+/// - **Errors**: `suspended-by-others`, `held-by-other-operation`, `hold-lost`, `frozen`, `object-gone`, `object-replaced`,
+///   `object-terminating`, `delivery-cycle`, `delivery-unsupported`, `workload-not-delivered`, `api-unreadable` and `helm-*` (permanent);
+///   `changed-meanwhile` and `api-*` (retryable).
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait Delivery: Send + Sync {

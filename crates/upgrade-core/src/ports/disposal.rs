@@ -47,7 +47,7 @@ pub enum Leaving {
 
 /// Deletes copies and volumes for good.
 ///
-/// - **Flow**: `drop_copy` again and again until it says `Gone`; `users`, then `reclaim`.
+/// - **Flow**: `drop_copy` again and again until it says `Gone`; `user`, and `reclaim` when there is none.
 /// - **Guarantees**: each call makes at most one effect, on the object with the recorded UID and as it was read. A content is
 ///   set to Delete before its snapshot goes, so that the copy goes with it. What does not match the record is left alone.
 /// - **Assumptions**: whoever calls has decided that nothing needs the copy or the volume any more.

@@ -50,7 +50,7 @@ pub enum HealthReport {
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait HealthChecker: Send + Sync {
-    /// The verdict now. `images` are the pins whose value must be the tag of every container image they belong to.
+    /// The verdict now. Of `pins`, the value of each that is about an image must be the tag of every container image it belongs to.
     async fn check(
         &self,
         app: &AppRef,

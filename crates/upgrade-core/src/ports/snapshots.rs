@@ -170,8 +170,10 @@ pub struct VolumeState {
 
 /// Volumes and their snapshots.
 ///
-/// - **Flow**: `claims`; `set_policy` to Retain; `snapshot`, `snapshot_state`; and for a restore `retain_content`, `restore_aside`,
-///   `drop_claim` of the helper, `reserve`, `drop_claim` of the original, `recreate`, `claim`.
+/// - **Flow**: `claims`; `set_policy` to Retain; `snapshot`, `snapshot_state` until it is ready, `set_content_policy` to Retain. For a
+///   restore `restore_aside`, `claim` and `volume` until it is bound, `set_policy` of the restored volume to Retain, `drop_claim` of
+///   the helper, `reserve`, `drop_claim` of the original, `recreate`, `claim` until it is bound. To undo: `drop_snapshot` of a
+///   snapshot, `discard` of a restored volume.
 /// - **Guarantees**: a write names the UID it is meant for and is refused by the server for any other object; nothing without our
 ///   label is ever deleted, except by `drop_claim` of an app's claim, which refuses unless its volume is on Retain *in the same
 ///   read*.
@@ -181,7 +183,9 @@ pub struct VolumeState {
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait SnapshotManager: Send + Sync {
-    /// Facts about the claims named, each once; one that does not exist is reported with the refusal `claim-missing`.
+    /// Facts about the claims named, each once; one that does not exist is reported with the refusal `claim-missing`. `names` are
+    /// pairs of a claim's name and how it was found, for [`ClaimFacts::found_by`]. `class` is the snapshot class to use; `None` for
+    /// the default one of each volume's driver.
     async fn claims(
         &self,
         app: &AppRef,

@@ -61,13 +61,13 @@ pub struct WorkloadFacts {
     pub warnings: Vec<String>,
 }
 
-/// A pod that has one of the claims.
+/// Something that still has one of the claims: a pod, a node or an attachment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
     /// The claim.
     pub claim: String,
-    /// What holds it: a pod, a node that still has the volume in use, an attachment.
+    /// The pod, the node that still has the volume in use, or the attachment.
     pub by: ObjectRef,
     /// Why it counts, for people (`Running`, `Succeeded`, `volumesInUse`).
     pub why: String,
@@ -117,11 +117,12 @@ pub struct WorkloadState {
 ///   only if the object still has the resource version given.
 /// - **Assumptions**: what is stopped is suspended above, so that nobody scales it back.
 /// - **Cancellation**: any call may be dropped and repeated.
-/// - **Errors**: `workload-gone`, `workload-replaced` (permanent), `changed-meanwhile` and `api-*` (retryable).
+/// - **Errors**: `workload-gone`, `workload-replaced`, `cannot-stop`, `pod-in-use`, `unknown-delivery` (permanent);
+///   `changed-meanwhile` and `api-*` (retryable).
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait Workloads: Send + Sync {
-    /// Every workload that one of `own` delivers, and every other one in `namespaces` that mounts one of their claims
+    /// Every workload of the app's namespace that one of `own` delivers, and every other one there that mounts one of their claims
     /// or one of `claims`.
     async fn find(&self, app: &AppRef, own: &[ObjectRef], claims: &[String]) -> Result<Vec<WorkloadFacts>, Failure>;
     /// Names of the claims in the app's namespace that one of `own` delivers itself, whether or not anything mounts them.
