@@ -1,4 +1,7 @@
 //! What an object's status means, by the rules that Flux and Helm share (kstatus), and waiting until it means "done".
+//!
+//! Written anew on purpose, beside `windlass_workloads::kstatus`: these stand-ins are what the operator is tested against, and a
+//! mistake in a rule that both shared would be seen by no test. Besides, this crate stands alone.
 
 use std::fmt;
 use std::time::Duration;
