@@ -17,17 +17,11 @@ use super::Error;
 
 /// Keeps artifacts and hands them out.
 ///
-/// # Flow
-/// A source controller `put`s an artifact and publishes the URL in a status; a consumer `get`s the URL it read there.
-///
-/// # Guarantees
-/// What was put under a path is returned byte for byte until something else is put there.
-///
-/// # Errors
-/// [`Error::Source`] when the store cannot be written or holds nothing at the URL.
-///
-/// # Cancellation
-/// A cancelled `put` leaves either the old or the new content.
+/// - **Flow**: a source controller `put`s an artifact and publishes the URL in a status; a consumer `get`s the URL it read there.
+/// - **Guarantees**: what was put under a path is returned byte for byte until something else is put there.
+/// - **Assumptions**: a path is relative, and one controller alone puts something there.
+/// - **Cancellation**: a cancelled `put` leaves either the old or the new content.
+/// - **Errors**: [`Error::Source`] when the store cannot be written or holds nothing at the URL.
 #[async_trait]
 pub trait ArtifactStore: Send + Sync {
     /// Stores `content` under `path` and returns the URL at which it is found.

@@ -34,21 +34,12 @@ pub struct ReleaseRequest {
 
 /// Installs, upgrades, rolls back and uninstalls releases, keeping Helm's records.
 ///
-/// # Flow
-/// The stand-in reads the records itself ([`super::helm_storage`]), calls one of these, and reads the records again.
-///
-/// # Guarantees
-/// When a call returns, the action has ended: its record is `deployed`, `failed` or `uninstalled`, not pending. Fields that
-/// others own are taken over, as helm-controller does.
-///
-/// # Assumptions
-/// One call at a time per release.
-///
-/// # Errors
-/// What Helm said, as text. A record may have been written nevertheless.
-///
-/// # Cancellation
-/// A dropped call is a crashed helm-controller: the record may stay pending.
+/// - **Flow**: the stand-in reads the records itself ([`super::helm_storage`]), calls one of these, and reads the records again.
+/// - **Guarantees**: when a call returns, the action has ended: its record is `deployed`, `failed` or `uninstalled`, not pending. Fields
+///   that others own are taken over, as helm-controller does.
+/// - **Assumptions**: one call at a time per release.
+/// - **Cancellation**: a dropped call is a crashed helm-controller: the record may stay pending.
+/// - **Errors**: what Helm said, as text. A record may have been written nevertheless.
 #[async_trait]
 pub trait HelmBackend: Send + Sync {
     /// Installs the release, or upgrades it when it exists.

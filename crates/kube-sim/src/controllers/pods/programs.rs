@@ -11,16 +11,28 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Where images come from.
+///
+/// - **Flow**: asked before each start of a container, and again with growing pauses while the answer is `None`.
+/// - **Guarantees** asked of an implementation: it answers at once.
+/// - **Assumptions**: an image may be run by several containers at the same time, and be another program at the next start.
+/// - **Cancellation**: nothing to cancel: it does not wait.
+/// - **Errors**: none. An image that cannot be pulled is `None`; the pod then says `ErrImagePull` and `ImagePullBackOff`.
 pub trait Images: Send + Sync {
     /// What the image does; `None` when it cannot be pulled.
     fn program(&self, image: &str) -> Option<Arc<dyn Program>>;
 }
 
 /// What a container runs.
+///
+/// - **Flow**: `run` once for each start of the container.
+/// - **Guarantees** asked of an implementation: it ends soon after [`Container::stop`] is cancelled, and what must survive it is in a
+///   volume before it says that it is.
+/// - **Assumptions**: the folders in [`Container::mounts`] stay until it has ended.
+/// - **Cancellation**: the future is dropped, at any `await`, when its time to end is over: what SIGKILL is to a process.
+/// - **Errors**: an exit code other than 0.
 #[async_trait]
 pub trait Program: Send + Sync {
-    /// Runs as the container's process and returns its exit code. When [`Container::stop`] is cancelled it should come to its
-    /// end soon. Dropping the future is what SIGKILL is to a process: it may happen at any `await`.
+    /// Runs as the container's process and returns its exit code.
     async fn run(&self, container: Container) -> i32;
 }
 

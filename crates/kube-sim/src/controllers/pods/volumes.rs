@@ -28,6 +28,12 @@ pub struct PodVolumes {
 }
 
 /// Where the volumes of CSI drivers are, on this node.
+///
+/// - **Flow**: asked for each claim of a pod, once it is bound, and again while the answer is `None`.
+/// - **Guarantees** asked of an implementation: it answers at once, and the folder is the same as long as the volume exists.
+/// - **Assumptions**: the pod's containers read and write the folder itself; nothing is mounted.
+/// - **Cancellation**: nothing to cancel: it does not wait.
+/// - **Errors**: none. A volume that is not here is `None`, and the pod waits.
 pub trait VolumeFolders: Send + Sync {
     /// The folder of the volume that `driver` knows as `handle`; `None` when it has no such volume here.
     fn folder(&self, driver: &str, handle: &str) -> Option<PathBuf>;
