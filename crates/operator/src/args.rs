@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tracing_subscriber::EnvFilter;
+
 use crate::manifests::Part;
 
 /// Runs upgrade and rollback requests.
@@ -25,7 +27,8 @@ pub struct Args {
     /// Where bare copies of repositories are kept; may be lost at any time.
     #[arg(long, env = "WINDLASS_GIT_CACHE", default_value = "/tmp/windlass-git")]
     pub git_cache: PathBuf,
-    /// Where liveness, readiness and metrics are served; when embedded, `None` serves nothing.
+    // When embedded, `None` serves nothing.
+    /// Where liveness, readiness and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: Option<SocketAddr>,
     /// Namespaces other than the app's own whose delivery objects may be suspended.
@@ -41,9 +44,14 @@ pub struct Args {
     /// How long the lease lasts without being renewed, in seconds.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
     pub lease_seconds: u16,
-    /// What is logged, as a tracing filter.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    /// What is logged, as a tracing filter: `info`, or `info,kube=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = log_filter)]
     pub log: String,
+}
+
+/// Refuses what is no filter, instead of logging something else than was asked for.
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// What the program does besides running.
@@ -57,4 +65,18 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER", conflicts_with = "part")]
         into: Option<PathBuf>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn a_log_filter_that_cannot_be_read_is_refused() {
+        let log = |filter: &str| Args::try_parse_from(["windlass-operator", "--log", filter]).map(|args| args.log);
+        assert_eq!(log("info,kube=debug").unwrap(), "info,kube=debug");
+        assert_eq!(log("info,kube=loud").unwrap_err().kind(), clap::error::ErrorKind::ValueValidation);
+    }
 }

@@ -47,6 +47,7 @@ pub fn main() -> ExitCode {
 pub fn main_with(args: Args) -> ExitCode {
     // Another provider may be installed already when this is embedded.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // A command line with another one is refused; whoever makes the arguments otherwise gets the default.
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(Command::Manifests { part, into }) = &args.command {
