@@ -4,6 +4,9 @@
 //! - [`faults`]: what may go wrong between a client and the server, and crash points.
 //! - [`differential`]: the same random requests to two servers, to find where the simulation lies.
 //!
+//! `examples/serve.rs` serves an empty cluster to `kubectl`; `examples/against_a_real_server.rs` compares the simulation with a real
+//! API server.
+//!
 //! Everything follows `tokio::time`: under paused time hours pass in milliseconds. The same [`Config::seed`] gives the same run.
 
 #[cfg(feature = "controllers")]

@@ -1,6 +1,6 @@
 //! Volumes and their copies through CSI: find, protect, take, prove, restore aside, swap.
 //!
-//! [`CsiSnapshots`] carries out [`upgrade_core::ports::SnapshotManager`] on claims, volumes and `snapshot.storage.k8s.io/v1`;
+//! [`CsiSnapshots`] carries out [`upgrade_core::ports::SnapshotManager`] on claims, volumes and `snapshot.storage.k8s.io/v1`,
 //! and [`upgrade_core::ports::Disposal`]; [`RestorePointStore`] keeps [`upgrade_core::ports::RestorePoints`] as `RestorePoint` objects.
 //!
 //! What is decided about objects is decided by functions without I/O ([`facts`], [`state`], [`manifest`], [`class`]); the
@@ -14,7 +14,10 @@
 //!   `reclaim`, which are for that.
 //! - A content is never set to Delete unless it belongs to a snapshot with our label or is the one that a restore point has
 //!   recorded, and no object without our label is deleted as a helper or a snapshot.
-//! - Finalizers are never removed.
+//! - No finalizer is removed but our own, [`COPIES`], of a restore point that is let go.
+//!
+//! # Example
+//! `examples/swap.rs` takes a claim of a real cluster back to a snapshot of itself, by the calls of the port in their safe order.
 
 pub mod class;
 mod csi;

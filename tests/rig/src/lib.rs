@@ -1,5 +1,4 @@
 //! The real rig: a supervisor for real servers, a CSI driver, a small kubelet and the app under test.
-
 //!
 //! [`Rig::start`] brings up etcd, the API server with its controllers, CSI with real bytes, Flux and a Git host in one
 //! temporary folder, on loopback only; the servers are built once and cached ([`Binaries`]).
