@@ -14,7 +14,8 @@ pub(crate) fn rights() -> String {
         "# What the operator may do\n\n\
          Every right of the operator's service account, and no other. It holds those for apps and delivery objects in all \
          namespaces, because apps may be in any; before it begins, it asks the API server for each right where the app at hand \
-         needs it, and refuses when one is missing. The rights of the last kind it holds in its own namespace only.\n\n\
+         needs it, and refuses when one is missing. That on leases it holds in its own namespace only. What people and the \
+         `windlass` command need is in [operations.md](operations.md#who-may-do-what).\n\n\
          | Resource | Verbs | Where | Why |\n|---|---|---|---|\n",
     );
     for Right { group, resource, verbs, scope, why } in RIGHTS {
