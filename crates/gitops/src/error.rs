@@ -76,6 +76,14 @@ pub enum GitopsError {
         /// What was seen.
         why: String,
     },
+    /// The remote sends more than is taken. Nothing of it is kept.
+    #[error("repository {repository} sends more than {limit} bytes, and no more are taken")]
+    TooMuch {
+        /// The repository.
+        repository: String,
+        /// How many are taken.
+        limit: u64,
+    },
     /// The remote could not be talked to.
     #[error("repository {repository} cannot be reached: {why}")]
     Unreachable {
@@ -268,6 +276,7 @@ impl Coded for GitopsError {
             Self::FilesRefused { .. } => "git-files-refused",
             Self::Credentials { .. } => "git-credentials",
             Self::Untrusted { .. } => "git-untrusted",
+            Self::TooMuch { .. } => "git-too-much",
             Self::Unreachable { .. } => "git-unreachable",
             Self::Denied { .. } => "git-denied",
             Self::Redirected { .. } => "git-redirected",
@@ -310,6 +319,9 @@ impl Coded for GitopsError {
             Self::Untrusted { .. } => "check who answers there; then correct caFile or known_hosts in the Secret \
                  (ssh-keyscan HOST gives all of a host's keys)"
                 .into(),
+            Self::TooMuch { .. } => {
+                "keep large files out of the branch that is delivered, or give the app a repository of its own".into()
+            }
             Self::Unreachable { .. } => "check the url, the network and the Git server; it is tried again".into(),
             Self::Denied { .. } => {
                 "give the credentials the right to read and push this branch, or exempt them from its \

@@ -22,11 +22,13 @@ mod release;
 mod template;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
 pub use error::HelmError;
 pub use manifest::{Document, documents, find};
 pub use release::{Chart, DEFAULT_INFLATED_LIMIT, Hook, Release, Status, StoredSecret, decode, deployed, newest};
 pub use template::{ChartTemplates, HelmCli, TemplateRequest};
+pub use yaml::values;
 
 /// The type of the Secrets that Helm keeps releases in.
 pub const SECRET_TYPE: &str = "helm.sh/release.v1";

@@ -110,19 +110,25 @@ fn split(manifest: &str) -> Vec<String> {
 /// Reads one document; none if it is empty.
 fn read(text: &str) -> Vec<Document> {
     let source = text.lines().find_map(|line| line.strip_prefix("# Source: ")).map(|source| source.trim().to_owned());
-    match serde_yaml_ng::from_str::<Value>(text) {
-        Ok(Value::Null) => Vec::new(),
-        Ok(Value::Object(mut list)) if list.get("kind").and_then(Value::as_str) == Some("List") => {
+    let unreadable = || vec![Document { source: source.clone(), object: None }];
+    let Ok(mut documents) = crate::values(text) else { return unreadable() };
+    let document = documents.pop();
+    if !documents.is_empty() {
+        return unreadable();
+    }
+    match document {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Object(mut list)) if list.get("kind").and_then(Value::as_str) == Some("List") => {
             match list.remove("items") {
                 Some(Value::Array(items)) => items
                     .into_iter()
                     .map(|item| Document { source: source.clone(), object: item.is_object().then_some(item) })
                     .collect(),
                 None | Some(Value::Null) => Vec::new(),
-                Some(_) => vec![Document { source, object: None }],
+                Some(_) => unreadable(),
             }
         }
-        Ok(object @ Value::Object(_)) => vec![Document { source, object: Some(object) }],
-        Ok(_) | Err(_) => vec![Document { source, object: None }],
+        Some(object @ Value::Object(_)) => vec![Document { source, object: Some(object) }],
+        Some(_) => unreadable(),
     }
 }

@@ -1,5 +1,7 @@
 //! The conditions of requests: what `kubectl wait`, kstatus and Flux read of an operation.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use windlass_api::{COMPLETE, Condition, ConditionStatus, FAILED, Outcome, READY, RECONCILING, STALLED, set_condition};
 
@@ -12,6 +14,18 @@ pub(crate) struct Said<'a> {
     pub(crate) message: &'a str,
     pub(crate) generation: Option<i64>,
     pub(crate) now: Timestamp,
+}
+
+/// The most bytes of a message: the API server takes 32 KiB in a condition, and what it does not take would be tried for ever.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+/// The message, cut where it is too long to be written.
+pub(crate) fn bounded(message: &str) -> Cow<'_, str> {
+    if message.len() <= MAX_MESSAGE {
+        return Cow::Borrowed(message);
+    }
+    let end = (0..=MAX_MESSAGE).rev().find(|end| message.is_char_boundary(*end)).unwrap_or_default();
+    Cow::Owned(format!("{}…", message.get(..end).unwrap_or_default()))
 }
 
 /// Of a request that waits for its turn or is being worked on.
@@ -61,6 +75,14 @@ mod tests {
     use windlass_workloads::kstatus::{Status, verdict};
 
     use super::*;
+
+    #[test]
+    fn a_message_that_the_api_server_would_not_take_is_cut() {
+        assert_eq!(bounded("short"), "short");
+        let long = "ä".repeat(100_000);
+        let cut = bounded(&long);
+        assert!(cut.len() <= MAX_MESSAGE + 3 && cut.ends_with("ä…"), "{} bytes", cut.len());
+    }
 
     fn said(reason: &'static str, second: i64) -> Said<'static> {
         Said { reason, message: "m", generation: Some(2), now: Timestamp::from_second(second).unwrap() }

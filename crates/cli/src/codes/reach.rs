@@ -52,6 +52,11 @@ pub(super) const GIT: &[Row] = &[
         "Commits must be signed, and Windlass cannot sign here.",
         "Turn signing off for this branch, or upgrade by hand.",
     ),
+    (
+        "git-too-much",
+        "The repository sends more than is taken.",
+        "Keep large files out of the branch that is delivered, or give the app a repository of its own.",
+    ),
     ("git-unreachable", "The host does not answer.", "Check the network of the operator; it is tried again."),
     ("git-untrusted", "The host is not who it should be.", "Check known_hosts or caFile in the Secret."),
     (

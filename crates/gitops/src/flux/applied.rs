@@ -6,6 +6,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use upgrade_core::ports::{Applied, ObjectRef};
+use upgrade_core::version::or_no_version;
 use windlass_api::foreign::{GitRepository, HelmChart, HelmRelease, Kustomization};
 use windlass_api::{READY, RECONCILING, STALLED, condition};
 
@@ -75,7 +76,7 @@ pub(super) fn applied(reading: &Reading, contains: &[String]) -> Applied {
     verdict.need(!reading.pins.is_empty(), || "no pin is known to look for".into());
     for pin in &reading.pins {
         verdict.need(pin.shows.as_ref() == Some(&pin.wanted), || {
-            let shows = pin.shows.as_deref().unwrap_or("nothing that can be read");
+            let shows = pin.shows.as_deref().map_or("nothing that can be read", or_no_version);
             format!("{} shows {shows} for {}, not {}", pin.object, pin.component, pin.wanted)
         });
     }

@@ -78,6 +78,18 @@ pub enum FluxError {
         /// What is wrong with it.
         why: String,
     },
+    /// It is where the app has nothing to say; nothing of it was read.
+    #[error("{object} {what} namespace {namespace}, which is not allowed for apps of {app}")]
+    NotAllowed {
+        /// The object.
+        object: String,
+        /// What it has to do with the namespace: `is in`.
+        what: &'static str,
+        /// The namespace.
+        namespace: String,
+        /// The app's namespace.
+        app: String,
+    },
     /// The labels of the objects lead in a circle.
     #[error("the Kustomizations above {object} lead in a circle through {again}")]
     Cycle {
@@ -125,6 +137,7 @@ impl Coded for FluxError {
             Self::KeptByOthers { .. } => "frozen",
             Self::ChangedMeanwhile { .. } => "changed-meanwhile",
             Self::Unsupported { .. } => "delivery-unsupported",
+            Self::NotAllowed { .. } => "namespace-not-allowed",
             Self::Cycle { .. } => "delivery-cycle",
             Self::NotDelivered { .. } => "workload-not-delivered",
             Self::Unreadable { .. } => "api-unreadable",
@@ -150,6 +163,9 @@ impl Coded for FluxError {
             }
             Self::ChangedMeanwhile { object, .. } => format!("See who keeps writing {object}, if this goes on."),
             Self::Unsupported { .. } => "Name a HelmRelease or a Kustomization of Flux, with its namespace.".into(),
+            Self::NotAllowed { namespace, .. } => {
+                format!("Name objects of the app's own namespace, or let the operator use {namespace}.")
+            }
             Self::Cycle { .. } => "Let each Kustomization be applied by one that does not depend on it.".into(),
             Self::NotDelivered { workload } => {
                 format!("Add the HelmRelease or Kustomization that applies {workload} to the app's delivery objects.")

@@ -11,6 +11,10 @@ use super::{FluxDelivery, chain, release, storage};
 impl FluxDelivery {
     /// The chain above `own`, roots first, and the Git sources of all of it.
     pub(super) async fn do_inspect(&self, app: &AppRef, own: &[ObjectRef]) -> Result<DeliveryFacts, FluxError> {
+        // Who may make an app would read with our rights what they may not read themselves.
+        for named in own {
+            self.must_be_allowed(app, named, "is in", &named.namespace)?;
+        }
         let mut objects: Vec<DeliveryObject> = Vec::new();
         for named in own {
             let mut path: Vec<ObjectRef> = Vec::new();
@@ -37,17 +41,35 @@ impl FluxDelivery {
         Ok(DeliveryFacts { objects: roots_first(objects), sources })
     }
 
+    fn is_allowed(&self, app: &AppRef, namespace: &str) -> bool {
+        namespace == app.namespace || self.options.namespaces.contains(namespace)
+    }
+
+    fn must_be_allowed(
+        &self,
+        app: &AppRef,
+        object: &ObjectRef,
+        what: &'static str,
+        namespace: &str,
+    ) -> Result<(), FluxError> {
+        if self.is_allowed(app, namespace) {
+            return Ok(());
+        }
+        let (namespace, app) = (namespace.to_owned(), app.namespace.clone());
+        Err(FluxError::NotAllowed { object: object.to_string(), what, namespace, app })
+    }
+
     /// One object of the chain. A parent that does not exist is a refusal and no parent.
     async fn look_at(&self, app: &AppRef, object: &ObjectRef, own: bool) -> Result<DeliveryObject, FluxError> {
         let live = self.objects.get(object).await?;
         let mut facts = chain::facts(&live, own)?;
         let namespace = &object.namespace;
-        if *namespace != app.namespace && !self.options.namespaces.contains(namespace) {
+        if !self.is_allowed(app, namespace) {
             let why = format!("is in namespace {namespace}, which is not allowed for apps of {}", app.namespace);
             facts.refusals.push(("namespace-not-allowed".to_owned(), why));
         }
         if object.group == HELM {
-            self.look_into_storage(&mut facts, &live).await?;
+            self.look_into_storage(app, &mut facts, &live).await?;
         }
         self.look_at_chart_source(&mut facts).await?;
         let parent = match &facts.parent {
@@ -100,8 +122,16 @@ impl FluxDelivery {
     }
 
     /// What is to be said about the newest stored release of a HelmRelease.
-    async fn look_into_storage(&self, facts: &mut DeliveryObject, live: &Live) -> Result<(), FluxError> {
+    async fn look_into_storage(
+        &self,
+        app: &AppRef,
+        facts: &mut DeliveryObject,
+        live: &Live,
+    ) -> Result<(), FluxError> {
         let release: HelmRelease = live.typed()?;
+        if let Some((namespace, _)) = release::storage(&live.object, &release) {
+            self.must_be_allowed(app, &live.object, "stores its releases in", &namespace)?;
+        }
         match storage::newest(&self.objects.client, &live.object, &release).await {
             Ok(Some(stored)) => {
                 let hooks = release::hooks_before(&stored);

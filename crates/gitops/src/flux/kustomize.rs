@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize as _;
 use serde_json::Value;
 use upgrade_core::ports::{ObjectRef, Piece};
 
@@ -118,10 +117,11 @@ pub(super) fn is_harmless_patch(text: &str) -> bool {
     if SENSITIVE.iter().any(|word| words.contains(word)) {
         return false;
     }
-    serde_yaml_ng::Deserializer::from_str(text).all(|document| match Value::deserialize(document) {
-        Ok(Value::Null) => true,
-        Ok(Value::Array(operations)) => operations.iter().all(is_harmless_operation),
-        Ok(merge @ Value::Object(_)) => !erases(&merge, ""),
+    let Ok(documents) = windlass_helm::values(text) else { return false };
+    documents.iter().all(|document| match document {
+        Value::Null => true,
+        Value::Array(operations) => operations.iter().all(is_harmless_operation),
+        merge @ Value::Object(_) => !erases(merge, ""),
         _ => false,
     })
 }
@@ -148,7 +148,7 @@ fn erases(value: &Value, path: &str) -> bool {
         Value::Null => is_read(path),
         Value::Object(fields) => fields
             .iter()
-            .any(|(key, value)| key.starts_with('$') || key == "<<" || erases(value, &format!("{path}/{key}"))),
+            .any(|(key, value)| key.starts_with('$') || erases(value, &format!("{path}/{key}"))),
         _ => false,
     }
 }

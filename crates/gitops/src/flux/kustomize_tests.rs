@@ -183,3 +183,17 @@ fn paths_stay_inside_the_repository() {
         assert_eq!(resolve(folder, path).as_deref(), expected, "{folder} {path}");
     }
 }
+
+#[test]
+fn a_file_whose_aliases_stand_for_gigabytes_is_not_known() {
+    let bomb = format!("a: &a [{}]\nb: [{}]\n", vec!["0"; 10_000].join(","), vec!["*a"; 5_000].join(","));
+    let why = seen(&[("apps/bomb.yaml", &bomb)], "apps").unwrap_err();
+    assert!(why.contains("cannot be read"), "{why}");
+    assert!(!is_harmless_patch(&bomb));
+}
+
+#[test]
+fn merge_keys_are_merged() {
+    let web = "apiVersion: v1\nkind: Pod\nmetadata: &meta {name: web, namespace: notes}\nx-pod: &pod\n  volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]\nspec: {<<: *pod, containers: []}\n";
+    assert_eq!(seen(&[("apps/web.yaml", web)], "apps").unwrap(), ["Pod notes/web [\"data\"] []"]);
+}

@@ -34,6 +34,7 @@ use upgrade_core::ports::{
     AppRef, Applied, Carrier, CarrierKind, Delivery, DeliveryFacts, Hold, ObjectRef, PinValue, Suspension,
     TemplateMatch,
 };
+use upgrade_core::version::or_no_version;
 use windlass_api::call::FIELD_MANAGER;
 use windlass_api::foreign::{HelmRelease, KEPT_BY_US, Kustomization, RECONCILE, SourceReference};
 
@@ -117,7 +118,8 @@ impl FluxDelivery {
                     let read = own.iter().find(|(live, _)| live.object == object).map(|(live, _)| live.clone());
                     let live = match read {
                         Some(live) => Some(live),
-                        None => self.objects.find_any(&object, &version).await?,
+                        None if pins::may_be_read(&object, app) => self.objects.find_any(&object, &version).await?,
+                        None => None,
                     };
                     let value = live.as_ref().and_then(|live| pins::lookup(&live.json, &path));
                     add(&object, value.and_then(|value| pins::shown(value, pin.part)));
@@ -234,7 +236,7 @@ impl FluxDelivery {
             };
             if shows.as_ref() != Some(value) {
                 let object = if is_its_own { &workload.object } else { deliverer };
-                let shows = shows.as_deref().unwrap_or("nothing that can be read");
+                let shows = shows.as_deref().map_or("nothing that can be read", or_no_version);
                 return Ok(Err(format!("{object} shows {shows} for {}, not {value}", pin.component)));
             }
             is_proven |= is_its_own && pins.from.iter().any(|before| before.pin == *pin && before.value != *value);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use upgrade_core::image::Reference;
-use upgrade_core::ports::{ObjectRef, Pin, PinPart};
+use upgrade_core::ports::{AppRef, ObjectRef, Pin, PinPart};
 use windlass_api::foreign::Inventory;
 use yaml_pin::{Path, Step};
 
@@ -84,6 +84,13 @@ pub(super) fn place(pin: &Pin, own: &[Own]) -> Place {
         return Place::Nowhere;
     }
     Place::Field { object: object.clone(), version: version.to_owned(), path, through: owned.object.clone() }
+}
+
+/// Whether what a Kustomization applies may be read for its pins. It may apply objects anywhere, to which who made the app may have
+/// no right; and no version stands in a Secret.
+pub(super) fn may_be_read(object: &ObjectRef, app: &AppRef) -> bool {
+    let is_secret = object.group.is_empty() && object.kind == "Secret";
+    object.namespace == app.namespace && !is_secret
 }
 
 /// The image name of a pin in the `images` of a kustomization file; empty when it is named by index.

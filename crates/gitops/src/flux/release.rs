@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use upgrade_core::ports::{ObjectRef, PinValue};
+use upgrade_core::version::or_no_version;
 use windlass_api::foreign::HelmRelease;
 use windlass_helm::{Release, Status, documents, find};
 use yaml_pin::Step;
@@ -65,7 +66,7 @@ pub(super) fn is_asked_for(
             |json: &Value, path: &yaml_pin::Path| lookup(json, path).and_then(|value| shown(value, pin.pin.part));
         let asked = show(&live.json, &path);
         if asked.as_ref() != Some(&pin.value) {
-            let asked = asked.as_deref().unwrap_or("nothing");
+            let asked = asked.as_deref().map_or("nothing", or_no_version);
             return Err(format!("{} asks for {asked} as {}, not {}", live.object, pin.pin.component, pin.value));
         }
         let in_values = match path.steps() {
@@ -77,7 +78,7 @@ pub(super) fn is_asked_for(
         if let Some(path) = in_values {
             let released = show(&stored.config, &path);
             if released.as_ref() != Some(&pin.value) {
-                let released = released.as_deref().unwrap_or("nothing");
+                let released = released.as_deref().map_or("nothing", or_no_version);
                 return Err(format!("{what} was made with {released} as {}, not {}", pin.pin.component, pin.value));
             }
         }

@@ -30,6 +30,7 @@ use super::{FluxDelivery, FluxOptions, FluxRenderer};
 mod charts;
 mod files;
 mod plain;
+mod strangers;
 
 use files::{Files, repository};
 
@@ -313,10 +314,6 @@ async fn a_chain_with_holes_is_refused_and_not_an_error() {
     let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(world.server.client(), "notes");
     secrets.delete("sh.helm.release.v1.notes.v5", &DeleteParams::default()).await.unwrap();
     assert_eq!(codes().await, ["not-installed", "not-from-git"]);
-    let stranger = FluxDelivery::new(world.server.client(), FluxOptions::default());
-    let elsewhere = AppRef { namespace: "elsewhere".into(), ..app() };
-    let facts = stranger.inspect(&elsewhere, &[release_object()]).await.unwrap();
-    assert_eq!(facts.objects[0].refusals[0].0, "namespace-not-allowed");
 }
 
 #[tokio::test(start_paused = true)]

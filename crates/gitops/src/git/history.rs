@@ -21,6 +21,9 @@ impl<E: std::error::Error> From<E> for Broken {
     }
 }
 
+/// How many characters of a commit's subject are given: they end up in messages.
+const SUBJECT: usize = 200;
+
 type Result<T, E = Broken> = std::result::Result<T, E>;
 
 /// The commits that are here, and where they stop being complete.
@@ -170,7 +173,8 @@ impl History {
         let new = self.walk(to, &old.commits, |node| {
             if !node.is_cut && subjects.len() < limit && self.touches(node, paths)? {
                 let message = node.commit.message_raw()?;
-                subjects.push(String::from_utf8_lossy(message).lines().next().unwrap_or_default().to_owned());
+                let subject = String::from_utf8_lossy(message);
+                subjects.push(subject.lines().next().unwrap_or_default().chars().take(SUBJECT).collect());
             }
             Ok(if subjects.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;

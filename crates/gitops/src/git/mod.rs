@@ -79,6 +79,8 @@ pub struct Options {
     pub search_back: SignedDuration,
     /// Larger files are not read, in bytes. Default: 1 MiB.
     pub max_file_bytes: u64,
+    /// How much a server may send in one call, in bytes: whoever may write a URL could otherwise fill the disk. Default: 1 GiB.
+    pub max_received_bytes: u64,
     /// How often an edit is tried while others push too; at least 1. Default: 6, which is five retries.
     pub attempts: u32,
     /// Whether `file://` URLs are used. They name folders of this machine, among them the copies of other people's private
@@ -102,6 +104,7 @@ impl Options {
             depths: vec![50, 500, 5000],
             search_back: SignedDuration::from_hours(30 * 24),
             max_file_bytes: 1024 * 1024,
+            max_received_bytes: 1024 * 1024 * 1024,
             attempts: 6,
             allow_files: false,
             signer: None,

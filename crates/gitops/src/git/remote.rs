@@ -186,7 +186,14 @@ impl Session {
                 }
             }
         });
-        callbacks.transfer_progress(|_| !self.is_abandoned());
+        callbacks.transfer_progress(|progress| {
+            let limit = self.options.max_received_bytes;
+            let received = u64::try_from(progress.received_bytes()).unwrap_or(u64::MAX);
+            if received > limit {
+                notes.error.replace(Some(GitopsError::TooMuch { repository: self.name(), limit }));
+            }
+            received <= limit && !self.is_abandoned()
+        });
         callbacks.sideband_progress(|text| {
             let mut kept = notes.server_text.borrow_mut();
             let room = MAX_SERVER_TEXT.saturating_sub(kept.len());

@@ -67,6 +67,17 @@ async fn a_commit_is_pushed_from_a_shallow_copy() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_more_than_is_taken_is_told_to_stop() {
+    let world = World::new();
+    let (_server, repository) = serve(&world, Behaviour::default());
+    let manager = world.manager("a", |options| options.max_received_bytes = 16);
+    let failure = manager.head(&app(), &repository).await.unwrap_err();
+    assert_eq!((failure.code.as_str(), failure.retryable), ("git-too-much", false));
+    let enough = world.manager("a", |_| {});
+    assert_eq!(enough.head(&app(), &repository).await.unwrap(), world.head().to_string(), "the copy is none the worse");
+}
+
+#[tokio::test]
 async fn ancestry_deepens_as_far_as_it_must_and_no_further_than_it_may() {
     let world = World::new();
     let first = world.head().to_string();

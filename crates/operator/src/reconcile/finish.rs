@@ -320,6 +320,7 @@ impl<K: Request> Turn<'_, K> {
         more: Value,
         is_last: bool,
     ) -> Result<(), ReconcileError> {
+        let message = &*conditions::bounded(message);
         let now = self.context.clock.now();
         let dry_run = self.request.is_dry_run();
         if let Some(app) = self.app_ref().filter(|_| !dry_run) {
@@ -363,6 +364,7 @@ impl<K: Request> Turn<'_, K> {
 
     /// The status of a request that is not over.
     pub(super) fn working(&self, phase: &str, message: &str) -> Value {
+        let message = &*conditions::bounded(message);
         let generation = self.request.meta().generation;
         let said = Said { reason: phase, message, generation, now: self.context.clock.now() };
         let conditions = conditions::working(&self.conditions(), said);

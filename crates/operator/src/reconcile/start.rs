@@ -18,6 +18,7 @@ use windlass_api::call::{CallError, patch_params};
 
 use super::ask::{Ask, Other};
 use super::{QUEUE_PAUSE, ReconcileError, Turn, inputs_of};
+use crate::conditions::bounded;
 use crate::kinds::Request;
 use crate::resolve;
 use crate::store::{RequestStore, failed};
@@ -62,13 +63,13 @@ impl<K: Request> Turn<'_, K> {
         let ask = match self.ask(app, &others).await {
             Ok(ask) => ask,
             Err(failure) if failure.retryable => return Err(failure.into()),
-            Err(failure) => return self.refuse(&failure.to_string()).await,
+            Err(failure) => return self.refuse(&refusal(&failure.code, &failure.message, &failure.hint)).await,
         };
         let facts = facts::gather(self.context.fact_ports(), ask.spec(), ask.point(), ask.targets()).await;
         let facts = match facts {
             Ok(facts) => facts,
             Err(failure) if failure.retryable => return Err(failure.into()),
-            Err(failure) => return self.refuse(&format!("{failure} ({})", failure.code)).await,
+            Err(failure) => return self.refuse(&refusal(&failure.code, &failure.message, &failure.hint)).await,
         };
         let running: BTreeSet<&str> =
             others.iter().filter(|other| !other.over).map(|other| other.uid.as_str()).collect();
@@ -153,6 +154,7 @@ impl<K: Request> Turn<'_, K> {
     }
 
     async fn wait_for(&self, message: &str) -> Result<Action, ReconcileError> {
+        let message = &*bounded(message);
         let known = self.request.status().and_then(|status| status.message.as_deref());
         if known != Some(message) {
             self.patch_status(self.working("Queued", message)).await?;
@@ -207,10 +209,13 @@ fn refusals(verdict: &Verdict) -> String {
     let texts: Vec<String> = verdict
         .refusals
         .iter()
-        .map(|refusal| {
-            let hint = if refusal.hint.is_empty() { String::new() } else { format!(" ({})", refusal.hint) };
-            format!("{}: {}{hint}", refusal.code, refusal.message)
-        })
+        .map(|found| refusal(&found.code, &found.message, &found.hint))
         .collect();
     texts.join("; ")
+}
+
+/// One reason not to begin, as it stands in the request's message.
+fn refusal(code: &str, message: &str, hint: &str) -> String {
+    let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+    format!("{code}: {message}{hint}")
 }

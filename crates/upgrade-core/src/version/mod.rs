@@ -46,3 +46,23 @@ mod tests;
 
 pub use range::{Range, RangeError};
 pub use semantic::{Change, Version, VersionError, VersionProblem, is_downgrade};
+
+/// What may be shown of a value that was read where a version should be: whoever names the place may have no right to read it.
+///
+/// The text itself where it is two or three numbers with dots, as versions are, else words in its place.
+///
+/// ```
+/// use upgrade_core::version::or_no_version;
+///
+/// assert_eq!(or_no_version("v1.4.0-rc.1"), "v1.4.0-rc.1");
+/// assert_eq!(or_no_version("c2VjcmV0"), "something that is no version");
+/// ```
+pub fn or_no_version(value: &str) -> &str {
+    let numbers = value.strip_prefix('v').unwrap_or(value).split(['-', '+']).next().unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_version = value.len() <= 64
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
+        && (2..=3).contains(&numbers.split('.').count())
+        && numbers.split('.').all(is_number);
+    if is_version { value } else { "something that is no version" }
+}

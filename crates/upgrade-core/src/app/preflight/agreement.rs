@@ -7,6 +7,8 @@ use crate::image;
 use crate::ports::{
     DeliveryFacts, DeliveryObject, DeliveryRole, ObjectRef, PinValue, Readiness, Repository, SourceFacts,
 };
+use crate::version::or_no_version;
+
 /// Every pin must show in the cluster, with Git's value: what does not show cannot be gated.
 pub(super) fn git_is_live(verdict: &mut Verdict, facts: &AppFacts) {
     for found in facts.repositories.iter().flat_map(|repository| &repository.pins) {
@@ -20,7 +22,8 @@ pub(super) fn git_is_live(verdict: &mut Verdict, facts: &AppFacts) {
             match &carrier.shows {
                 Some(value) if *value == found.value => {}
                 Some(value) => {
-                    let message = format!("{component} is {} in Git and {value} in {}", found.value, carrier.object);
+                    let (git, live) = (or_no_version(&found.value), or_no_version(value));
+                    let message = format!("{component} is {git} in Git and {live} in {}", carrier.object);
                     verdict.refuse(
                         "live-differs-from-git",
                         message,

@@ -159,6 +159,18 @@ fn scaled_up(facts: &mut AppFacts) {
 
 type RollbackChange = fn(&mut RollbackAsk, &mut AppFacts);
 
+/// Who names a field may have no right to read it.
+#[test]
+fn what_is_read_where_a_version_should_be_is_shown_only_if_it_is_one() {
+    for (live, is_shown) in [("0.9.0", true), ("v1.4", true), ("c2VjcmV0LXBhc3M=", false), ("1.a", false)] {
+        let mut facts = facts();
+        facts.live[0].shows = Some(live.into());
+        let refusals = preflight::upgrade(&upgrade_to("1.1.0"), &facts).refusals;
+        let refusal = refusals.iter().find(|refusal| refusal.code == "live-differs-from-git").unwrap();
+        assert_eq!(refusal.message.contains(live), is_shown, "{}", refusal.message);
+    }
+}
+
 #[test]
 fn each_reason_not_to_roll_back_is_refused_by_name() {
     let cases: &[(&str, RollbackChange)] = &[

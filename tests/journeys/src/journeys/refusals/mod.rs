@@ -77,11 +77,9 @@ impl World {
     }
 }
 
-/// Whether this code is among the reasons, which are joined by semicolons and begin with their codes; one that kept everybody from
-/// looking further stands alone and has its code at the end.
+/// Whether this code is among the reasons, which are joined by semicolons and begin with their codes.
 fn gives(message: &str, code: &str) -> bool {
-    message.ends_with(&format!(" ({code})"))
-        || message.split("; ").any(|reason| reason.strip_prefix(code).is_some_and(|rest| rest.starts_with(": ")))
+    message.split("; ").any(|reason| reason.strip_prefix(code).is_some_and(|rest| rest.starts_with(": ")))
 }
 
 /// One small change after another, each of which forbids an upgrade; nothing is written, and once all is taken back the upgrade
