@@ -15,9 +15,11 @@ pub(super) const MAX_INTENT: usize = 512;
 pub(super) const MAX_ERROR: usize = 768;
 /// The most bytes of what a step waits for.
 pub(super) const MAX_WAITING: usize = 256;
-/// The most bytes of one whole entry without the step's id, for the check that a plan's record fits its store: the last
-/// number is for keys, states, numbers and four instants.
-pub(super) const MAX_ENTRY: usize = MAX_EVIDENCE + MAX_INTENT + MAX_ERROR + MAX_WAITING + 384;
+/// The most bytes of the entry of a step that is done, without the step's id, for the check that a plan's record fits its
+/// store: the last number is for keys, states, numbers and four instants.
+pub(super) const MAX_DONE: usize = MAX_EVIDENCE + MAX_INTENT + 384;
+/// The most bytes of that of any other: only it has an error, and something that it waits for.
+pub(super) const MAX_ENTRY: usize = MAX_DONE + MAX_ERROR + MAX_WAITING;
 /// The most bytes of a journal besides its entries, without ids: why it turned back and how it ended, each with an error.
 pub(super) const MAX_FRAME: usize = 2 * MAX_ERROR + 640;
 

@@ -231,8 +231,8 @@ impl Coded for PlanError {
 impl Plan {
     /// The version of plans that this engine makes and understands.
     pub const VERSION: u32 = 1;
-    /// The most bytes a plan and its journal may ever take together, as JSON.
-    pub const MAX_RECORD: usize = 256 * 1024;
+    /// The most bytes a plan and its journal may ever take together, as JSON: a third of what etcd takes in one request.
+    pub const MAX_RECORD: usize = 512 * 1024;
 
     /// Makes a plan, or refuses one that is malformed or could outgrow the store.
     pub fn new(workflow: &str, operation: &str, inputs: Value, steps: Vec<Step>) -> Result<Self, PlanError> {
@@ -262,8 +262,8 @@ impl Plan {
         self.leaves_room_for(0)
     }
 
-    /// Refuses when a plan like this one with so many more steps could not be stored with its journal: for workflows that
-    /// may have to be followed by a longer one.
+    /// Refuses when a plan like this one with so many more steps, without undo, could not be stored with its journal: for
+    /// workflows that may have to be followed by a longer one.
     pub fn leaves_room_for(&self, more_steps: usize) -> Result<(), PlanError> {
         let size = json_len(self);
         let step = size / self.steps.len().max(1);
@@ -271,8 +271,11 @@ impl Plan {
         let longest = ids.clone().max().unwrap_or(0);
         // Each entry names its step, and so do the reason to turn back and the end.
         let named = ids.sum::<usize>() + (more_steps + 2) * longest;
-        let entries = (self.steps.len() + more_steps) * journal::MAX_ENTRY + journal::MAX_FRAME + named;
-        let needed = size + more_steps * step + entries;
+        // An operation goes on only from what is done, and then undoes what can be: so one step at most stays unfinished without that.
+        let undoable = self.steps.iter().filter(|step| step.undo.is_some()).count();
+        let done = self.steps.len() - undoable + more_steps;
+        let entries = (undoable + 1) * journal::MAX_ENTRY + done * journal::MAX_DONE + journal::MAX_FRAME;
+        let needed = size + more_steps * step + entries + named;
         if needed > Self::MAX_RECORD {
             return Err(PlanError::TooLarge { needed });
         }

@@ -7,7 +7,8 @@ use super::builders::{
 use crate::app::facts::AppFacts;
 use crate::app::{self, AppInputs, Consistency, RollbackAsk, collide, roots, upgrade};
 use crate::engine::{Plan, PlanError};
-use crate::ports::{ObjectRef, Pin, ReclaimPolicy, Repository, WorkloadFacts};
+use crate::ports::{ClaimFacts, ObjectRef, Pin, ReclaimPolicy, Repository, VolumeRecord, WorkloadFacts};
+use serde_json::json;
 
 fn ids(plan: &Plan) -> Vec<&str> {
     plan.steps.iter().map(|step| step.id.as_str()).collect()
@@ -366,13 +367,32 @@ fn online_stops_nothing() {
 
 #[test]
 fn an_upgrade_whose_rollback_could_not_be_stored_is_refused() {
-    let mut many = facts();
-    many.claims = (0..30).map(|at| claim(&format!("data-{at}"))).collect();
-    many.workloads[0].claims = many.claims.iter().map(|claim| claim.name.clone()).collect();
-    assert!(matches!(upgrade::plan(&upgrade_to("1.1.0"), &many), Err(PlanError::TooLarge { .. })));
-    let mut most = facts();
-    most.claims = (0..6).map(|at| claim(&format!("data-{at}"))).collect();
-    assert!(upgrade::plan(&upgrade_to("1.1.0"), &most).is_ok());
+    // As long as names and specs are where there are many claims.
+    let name = |at: usize| format!("data-of-the-store-notes-database-{at}");
+    let manifest = json!({
+        "labels": {"app.kubernetes.io/name": "notes", "app.kubernetes.io/instance": "notes-production"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "volumeMode": "Filesystem",
+                 "resources": {"requests": {"storage": "100Gi"}}},
+    });
+    let with_claims = |mut facts: AppFacts, count: usize| {
+        let claims = (0..count).map(|at| ClaimFacts { manifest: manifest.clone(), ..claim(&name(at)) });
+        facts.claims = claims.collect();
+        facts.workloads[0].claims = facts.claims.iter().map(|claim| claim.name.clone()).collect();
+        facts
+    };
+    let upgrade = |count| upgrade::plan(&upgrade_to("1.1.0"), &with_claims(facts(), count));
+    let most = (1..60).take_while(|count| upgrade(*count).is_ok()).last().unwrap();
+    assert!((12..59).contains(&most), "{most} claims");
+    assert!(matches!(upgrade(most + 1), Err(PlanError::TooLarge { .. })));
+    let (mut ask, facts) = rollback();
+    let copies = (0..most).map(|at| VolumeRecord {
+        claim: name(at),
+        claim_uid: format!("uid-of-{}", name(at)),
+        manifest: manifest.clone(),
+        ..ask.restore_point.volumes[0].clone()
+    });
+    ask.restore_point.volumes = copies.collect();
+    app::rollback::plan(&ask, &with_claims(facts, most)).unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::world::{Warehouse, block_on};
 use crate::Failure;
-use crate::engine::journal::{MAX_ENTRY, MAX_ERROR, MAX_EVIDENCE, MAX_INTENT};
+use crate::engine::journal::{MAX_DONE, MAX_ENTRY, MAX_ERROR, MAX_EVIDENCE, MAX_INTENT};
 use crate::engine::{
     Cause, Course, Direction, Effect, Engine, Entry, Journal, MemoryStore, Observation, Outcome, Plan, PlanError,
     Signals, Step, StepContext, StepRunner, StepState, settle,
@@ -173,23 +173,49 @@ fn the_largest_entry_that_can_come_about_fits_what_is_counted_for_it() {
     assert!((MAX_ENTRY - 100..=MAX_ENTRY).contains(&most), "{most} bytes, and {MAX_ENTRY} are counted");
 }
 
+/// The largest entry of a step that is done.
+fn done(step: &Step) -> Entry {
+    let mut entry = largest(step).swap_remove(3);
+    let mut journal = Journal::new(&plan_of(vec![step.clone()]).unwrap(), at(0));
+    entry.state = StepState::Doing;
+    journal.entries.push(entry);
+    settle(&mut journal, step, Direction::Do, Observation::Done(of_size(MAX_EVIDENCE)), at(3));
+    journal.entries.remove(0)
+}
+
+#[test]
+fn the_largest_entry_of_a_step_that_is_done_fits_what_is_counted_for_it() {
+    let id = "i".repeat(700);
+    let entry = done(&step(&id));
+    assert_eq!((entry.state, &entry.evidence), (StepState::Done, &of_size(MAX_EVIDENCE)));
+    let bytes = size(&entry) - id.len() - 2;
+    assert!((MAX_DONE - 200..=MAX_DONE).contains(&bytes), "{bytes} bytes, and {MAX_DONE} are counted");
+}
+
 #[test]
 fn the_longest_plan_that_is_accepted_fits_its_store_with_the_largest_journal() {
-    let id = |at: usize| format!("a/rather/long/\"id\"/of-a-step-of-an-app-that-has-many/{at}");
-    let steps = |count: usize| (0..count).map(|at| step(&id(at))).collect::<Vec<_>>();
-    let most = (1..200).take_while(|count| plan_of(steps(*count)).is_ok()).last().unwrap();
-    assert!((40..199).contains(&most), "{most} steps");
-    let plan = plan_of(steps(most)).unwrap();
-    let mut journal = Journal::new(&plan, at(0));
-    for step in &plan.steps {
-        journal.entries.push(largest(step).into_iter().max_by_key(size).unwrap());
+    for undone in [1, 3, 1000] {
+        let id = |at: usize| format!("a/rather/long/\"id\"/of-a-step-of-an-app-that-has-many/{at}");
+        let can_be_undone = |at: usize| at % undone == 0;
+        let one = |at: usize| Step { undo: can_be_undone(at).then(|| "be silent".into()), ..step(&id(at)) };
+        let steps = |count: usize| (0..count).map(one).collect::<Vec<_>>();
+        let most = (1..500).take_while(|count| plan_of(steps(*count)).is_ok()).last().unwrap();
+        assert!((100..499).contains(&most), "{most} steps");
+        let plan = plan_of(steps(most)).unwrap();
+        let mut journal = Journal::new(&plan, at(0));
+        for (at, step) in plan.steps.iter().enumerate() {
+            // The last one failed, and what can be undone was not.
+            let unfinished = can_be_undone(at) || at + 1 == most;
+            let entry = if unfinished { largest(step).into_iter().max_by_key(size).unwrap() } else { done(step) };
+            journal.entries.push(entry);
+        }
+        let last = journal.entries.last().unwrap().clone();
+        let cause = Cause::StepFailed { step: last.step, failure: last.error.unwrap() };
+        journal.course = Course::Back(cause.clone());
+        (journal.outcome, journal.finished_at) = (Some(Outcome::Undone(cause)), Some(at(9)));
+        let [plan, journal] = [serde_json::to_string(&plan).unwrap(), serde_json::to_string(&journal).unwrap()];
+        let needed = plan.len() + journal.len();
+        assert!(needed <= Plan::MAX_RECORD, "{needed} bytes");
+        assert!(needed > Plan::MAX_RECORD - 2 * 4096 - most * 200, "{needed} bytes: more steps would fit");
     }
-    let last = journal.entries.last().unwrap().clone();
-    let cause = Cause::StepFailed { step: last.step, failure: last.error.unwrap() };
-    journal.course = Course::Back(cause.clone());
-    (journal.outcome, journal.finished_at) = (Some(Outcome::Undone(cause)), Some(at(9)));
-    let [plan, journal] = [serde_json::to_string(&plan).unwrap(), serde_json::to_string(&journal).unwrap()];
-    let needed = plan.len() + journal.len();
-    assert!(needed <= Plan::MAX_RECORD, "{needed} bytes");
-    assert!(needed > Plan::MAX_RECORD - 2 * 4096 - most * 100, "{needed} bytes: more steps would fit");
 }

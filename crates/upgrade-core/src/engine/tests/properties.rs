@@ -76,6 +76,28 @@ proptest! {
         prop_assert_eq!(first, second);
     }
 
+    /// What the bounds of a record count on.
+    #[test]
+    fn one_step_at_most_is_left_unfinished_without_an_undo_and_what_is_done_has_no_error(
+        script in proptest::collection::vec(fault(), 0..24),
+        undone in proptest::collection::vec(any::<bool>(), 5),
+        irrevocable in proptest::option::of(0_usize..5),
+        cancel in proptest::option::of(0_usize..20),
+    ) {
+        let mut steps = plan(5, irrevocable).steps;
+        for (step, _) in steps.iter_mut().zip(&undone).filter(|(_, undone)| !**undone) {
+            step.undo = None;
+        }
+        let plan = Plan::new("warehouse", "op", serde_json::json!({}), steps).unwrap();
+        let journal = drive(&Warehouse::with(script), &plan, cancel, 2000);
+        prop_assert!(journal.outcome.is_some(), "it never ended");
+        let (done, unfinished): (Vec<_>, Vec<_>) =
+            journal.entries.iter().partition(|entry| entry.state == StepState::Done);
+        prop_assert!(done.iter().all(|entry| entry.error.is_none() && entry.waiting_for.is_empty()));
+        let stays = |id: &str| plan.step(id).is_some_and(|(_, step)| step.undo.is_none());
+        prop_assert!(unfinished.iter().filter(|entry| stays(&entry.step)).count() <= 1, "{unfinished:?}");
+    }
+
     #[test]
     fn nothing_of_a_stretch_is_done_after_its_time(
         script in proptest::collection::vec(fault(), 0..24),

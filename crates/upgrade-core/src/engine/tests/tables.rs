@@ -229,7 +229,7 @@ fn a_plan_survives_a_store_that_drops_nulls() {
 
 #[test]
 fn a_plan_that_could_outgrow_its_store_is_refused_up_front() {
-    let steps = (0..100).map(|at| Step::new(at.to_string(), "x", json!({}), SignedDuration::from_secs(1))).collect();
+    let steps = (0..300).map(|at| Step::new(at.to_string(), "x", json!({}), SignedDuration::from_secs(1))).collect();
     assert!(matches!(Plan::new("warehouse", "op", json!({}), steps), Err(PlanError::TooLarge { .. })));
     let twice = vec![
         Step::new("a", "x", json!({}), SignedDuration::ZERO),
