@@ -92,7 +92,7 @@ pub enum WriteMode {
 #[serde(rename_all = "camelCase")]
 pub struct LocalSecretReference {
     /// The name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 

@@ -80,11 +80,11 @@ pub struct FluxObject {
     /// `HelmRelease` or `Kustomization`.
     pub kind: FluxKind,
     /// The name of the object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
     /// The namespace of the object; that of the ManagedApp by default. Others only if the operator's configuration lists them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: Option<String>,
 }
 
@@ -117,12 +117,12 @@ pub struct Snapshots {
     pub enabled: Option<bool>,
     /// The VolumeSnapshotClass. The default class of the volume's driver when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub class_name: Option<String>,
     /// The claims to copy. Empty (default) means every claim that the app's workloads mount. When some are named, all others
     /// are left alone: no copy is taken of them, and a rollback does not bring their data back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub claims: Vec<String>,
     /// `Stopped` (default): the app is stopped first, and no write that the old version acknowledged is lost by a rollback.

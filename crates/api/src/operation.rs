@@ -21,7 +21,7 @@ pub struct Subject {
     /// Always `ManagedApp`.
     pub kind: SubjectKind,
     /// The name of the app.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 }
 

@@ -172,11 +172,11 @@ impl RollbackRequestSpec {
 pub struct RollbackTo {
     /// The state before this UpgradeRequest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub upgrade_request: Option<String>,
     /// The state that this RestorePoint holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub restore_point: Option<String>,
 }
 
