@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use kube::ResourceExt;
 use upgrade_core::app::{AppSpec, AutoRollback, Consistency, HealthPolicy, SnapshotPolicy, VersionPolicy};
 use upgrade_core::ports::{AppRef, HttpCheck, ObjectRef, Pin, PinPart, Repository};
-use windlass_api::{FluxKind, ManagedApp, RepositoryPath, Verification};
+use windlass_api::{AutoUpdate, FluxKind, ManagedApp, Policy, RepositoryPath, Verification};
 
 /// How long one HTTP check may take.
 const HTTP_TIMEOUT: SignedDuration = SignedDuration::from_secs(5);
@@ -104,10 +104,21 @@ pub fn app_spec(app: &ManagedApp) -> AppSpec {
             constraint: spec.policy.constraint.clone(),
             skip: spec.policy.skip.clone(),
             accepted_claim_changes: Vec::new(),
+            unread: unread(&spec.policy),
         },
         auto_rollback: spec.policy.auto_rollback.map_or(AutoRollback::default(), auto_rollback),
         app: who,
     }
+}
+
+/// What is set of a policy that is stored, and not read yet.
+fn unread(policy: &Policy) -> Vec<String> {
+    let set = [
+        ("autoUpdate", policy.auto_update.is_some_and(|update| update != AutoUpdate::None)),
+        ("minimumAge", policy.minimum_age.is_some()),
+        ("windows", !policy.windows.is_empty()),
+    ];
+    set.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| format!("spec.policy.{field}")).collect()
 }
 
 /// The policy in the core's words.

@@ -73,6 +73,9 @@ pub struct VersionPolicy {
     pub skip: Vec<String>,
     /// What the target may change about claims and workloads, by the names of [`changes`](super::changes).
     pub accepted_claim_changes: Vec<String>,
+    /// Fields of the app's policy that are set and have no effect yet: who set them is told.
+    #[serde(default)]
+    pub unread: Vec<String>,
 }
 
 /// An app, resolved: nothing in it is looked up again while an operation runs.

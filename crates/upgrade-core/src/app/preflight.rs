@@ -90,6 +90,8 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
     accepted(&mut verdict, &ask.app, changes::changes(facts));
     verdict.warnings.extend(changes::blind_spots(facts));
     watched(&mut verdict, ask, facts);
+    let unread = ask.app.versions.unread.iter();
+    verdict.warnings.extend(unread.map(|field| format!("{field} is set, and has no effect yet")));
     if facts.claims.is_empty() {
         verdict
             .warnings

@@ -159,6 +159,15 @@ fn scaled_up(facts: &mut AppFacts) {
 
 type RollbackChange = fn(&mut RollbackAsk, &mut AppFacts);
 
+#[test]
+fn who_sets_what_has_no_effect_yet_is_told() {
+    let mut ask = upgrade_to("1.1.0");
+    ask.app.versions.unread = vec!["spec.policy.windows".into()];
+    let verdict = preflight::upgrade(&ask, &facts());
+    assert!(verdict.passed());
+    assert!(verdict.warnings.contains(&"spec.policy.windows is set, and has no effect yet".to_owned()));
+}
+
 /// Who names a field may have no right to read it.
 #[test]
 fn what_is_read_where_a_version_should_be_is_shown_only_if_it_is_one() {
