@@ -9,7 +9,6 @@
 //!
 //! Everything follows `tokio::time`: under paused time hours pass in milliseconds. The same [`Config::seed`] gives the same run.
 
-#[cfg(feature = "controllers")]
 pub mod controllers;
 pub mod differential;
 pub mod faults;
