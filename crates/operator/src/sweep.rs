@@ -142,7 +142,7 @@ mod tests {
         assert!(is_suspended(&client, "orphan").await);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_hold_that_is_made_while_the_sweep_looks_is_no_orphan() {
         let faults = Faults::new(7);
         let slow = Matcher::any().verb("list").resource("rollbackrequests");

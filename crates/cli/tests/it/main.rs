@@ -8,6 +8,7 @@ mod live;
 use std::io::{Cursor, Write};
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use clap::Parser as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -18,6 +19,7 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt as _};
 use kube_sim::{Config, SimServer};
 use serde_json::{Value, json};
+use upgrade_core::ports::Clock;
 use windlass_api::{ManagedApp, RestorePoint, RollbackRequest, UpgradeRequest};
 use windlass_cli::{Cli, Printer, Session, run};
 
@@ -42,6 +44,25 @@ impl Written {
     }
 }
 
+/// The time of every session, so that an age is what a test says and not what a busy machine makes of it.
+fn now() -> Timestamp {
+    "2026-12-01T12:00:00Z".parse().unwrap()
+}
+
+/// A clock that stands; what waits, waits by tokio's.
+struct Standing;
+
+#[async_trait]
+impl Clock for Standing {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+
+    async fn sleep(&self, duration: SignedDuration) {
+        tokio::time::sleep(duration.try_into().unwrap()).await;
+    }
+}
+
 /// How a command ended.
 #[derive(Debug)]
 struct Ended {
@@ -55,7 +76,8 @@ async fn windlass_in(client: &Client, line: &str, change: impl FnOnce(Session) -
     let cli = Cli::try_parse_from(std::iter::once("windlass").chain(line.split_whitespace())).unwrap();
     let (out, err) = (Written::default(), Written::default());
     let session = Session::new(Printer::new(Box::new(out.clone()), Box::new(err.clone())));
-    let mut session = change(Session { client: Some(client.clone()), user: Some("jane".into()), ..session });
+    let (clock, client, user) = (Arc::new(Standing), Some(client.clone()), Some("jane".into()));
+    let mut session = change(Session { clock, client, user, ..session });
     let exit = run(&cli, &mut session).await.code();
     Ended { exit, out: out.text(), err: err.text() }
 }
@@ -107,7 +129,7 @@ async fn server() -> SimServer {
 /// A lease as a live operator holds it (or held it, some seconds ago).
 async fn operator(client: &Client, seconds_ago: i64) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), "windlass-system");
-    let renewed = Timestamp::now() - SignedDuration::from_secs(seconds_ago);
+    let renewed = now() - SignedDuration::from_secs(seconds_ago);
     let lease: Lease = from(json!({
         "metadata": {"name": "windlass-operator"},
         "spec": {"holderIdentity": "op_1", "leaseDurationSeconds": 15, "renewTime": format!("{renewed:.6}")},

@@ -121,7 +121,7 @@ impl Estate {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_upgrade_that_waits_for_its_turn_sees_what_the_turn_before_it_has_changed() {
     let estate = Estate::new().await;
     let upgrade = estate.watched("up").await;
@@ -129,6 +129,7 @@ async fn an_upgrade_that_waits_for_its_turn_sees_what_the_turn_before_it_has_cha
     let held = turn.lock().await;
     let cached = Arc::new(estate.api::<UpgradeRequest>().get("up").await.unwrap());
     let waiting = tokio::spawn(reconcile(cached, estate.cluster.context.clone()));
+    // Paused time goes on only when the upgrade can do nothing but wait.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
     let (plan, journal) = estate.record(&rollback, &[], &[&upgrade.uid().unwrap()]);

@@ -107,7 +107,7 @@ async fn what_a_volume_is_made_from_must_exist_and_fit() {
     assert_eq!(csi.volume("../w", 10, None).await, Err(Code::InvalidArgument));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_second_call_while_the_first_runs_is_told_so_and_work_goes_on_without_its_caller() {
     let csi = Fixture::new();
     csi.rule(Rule::slow(CallName::CreateVolume, Duration::from_millis(150)));
