@@ -316,11 +316,6 @@ impl SimServer {
         state.wake();
     }
 
-    /// Runs the garbage collector now, instead of a moment after the next change.
-    pub fn collect_garbage(&self) {
-        gc::sweep(&mut self.shared.lock());
-    }
-
     /// A hash over every request and every write so far: equal for equal runs.
     #[must_use]
     pub fn trace_hash(&self) -> String {

@@ -4,13 +4,16 @@ use super::{code, config_map, config_maps, deployment, from, server};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, EvictParams, ListParams, LogParams, Patch, PatchParams, PostParams, PropagationPolicy,
+};
 use kube::{Resource, ResourceExt};
 use kube_sim::server::{ApiError, AuditEntry};
 use kube_sim::{Config, Identity, SimServer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tower::ServiceExt as _;
 
 #[tokio::test(start_paused = true)]
 async fn an_object_lives_from_create_to_delete() {
@@ -340,4 +343,37 @@ async fn hooks_judge_and_the_audit_log_remembers() {
     let seen: Vec<(&str, &str, &str, &str, u16)> =
         log.iter().map(|e| (e.user.as_str(), e.verb.as_str(), e.resource.as_str(), e.name.as_str(), e.code)).collect();
     assert_eq!(seen, [("jane", "create", "configmaps", "good", 201), ("jane", "create", "configmaps", "", 400)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_are_what_the_hook_says() {
+    let server = server();
+    let pods: Api<Pod> = Api::namespaced(server.client(), "default");
+    let whole = LogParams::default();
+    assert_eq!(code(pods.logs("web", &whole).await.unwrap_err()), 404);
+    server.set_log_source(Arc::new(|namespace: &str, pod: &str, container: Option<&str>| {
+        (pod == "web").then(|| format!("{namespace}/{pod}/{}", container.unwrap_or("-")))
+    }));
+    assert_eq!(pods.logs("web", &whole).await.unwrap(), "default/web/-");
+    let of_main = LogParams { container: Some("main".into()), ..LogParams::default() };
+    assert_eq!(pods.logs("web", &of_main).await.unwrap(), "default/web/main");
+    assert_eq!(code(pods.logs("other", &whole).await.unwrap_err()), 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_an_identity_is_asked_by_whom_the_token_says() {
+    let server = server();
+    server.add_token("secret", Identity::user("jane"));
+    let mut codes = Vec::new();
+    for token in [None, Some("Bearer secret"), Some("Bearer guessed")] {
+        let mut request = http::Request::get("/api/v1/namespaces/default/configmaps");
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        codes.push(server.anonymous_service().oneshot(request).await.unwrap().status().as_u16());
+    }
+    assert_eq!(codes, [200, 200, 401]);
+    let users: Vec<String> = server.audit().into_iter().take(2).map(|entry| entry.user).collect();
+    assert_eq!(users, ["system:anonymous", "jane"]);
 }

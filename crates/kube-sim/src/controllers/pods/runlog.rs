@@ -191,11 +191,6 @@ impl RunHistory {
     pub fn between(&self, from_ms: i64, until_ms: i64) -> impl Iterator<Item = &Run> {
         self.runs.iter().filter(move |run| run.from_ms <= until_ms && run.until_ms.is_none_or(|end| end >= from_ms))
     }
-
-    /// The runs of pods that used the volume `handle`.
-    pub fn on_volume<'a>(&'a self, handle: &'a str) -> impl Iterator<Item = &'a Run> {
-        self.runs.iter().filter(move |run| run.claims.iter().any(|claim| claim.handle == handle))
-    }
 }
 
 #[cfg(test)]
