@@ -60,7 +60,8 @@ fn has_kubectl() -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_gets_applies_patches_scales_waits_and_deletes() {
     if !has_kubectl() {
-        assert!(std::env::var_os("CI").is_none(), "nothing is skipped in CI: install kubectl");
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+        assert!(!ci, "nothing is skipped in CI: install kubectl");
         eprintln!("skipped: there is no kubectl on this machine");
         return;
     }
