@@ -1,6 +1,7 @@
 //! The operator is killed in the middle, again and again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env::VarError;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -74,7 +75,10 @@ pub(crate) async fn killed(world: &World) -> anyhow::Result<String> {
         Some(status) if status.outcome == Some(Outcome::RolledBack) => world.state_of("j03").await?,
         _ => goes_back(world, "j10calm", async |_| Ok(())).await?.end,
     };
-    let seed: u64 = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(7);
+    let seed: u64 = match std::env::var("WINDLASS_SEED") {
+        Err(VarError::NotPresent) => 7,
+        given => given?.parse().context("WINDLASS_SEED is no number")?,
+    };
     let mut hunt = Hunt { random: Random(seed), killed_in: BTreeSet::new(), only: None };
     let mut steps = BTreeSet::new();
     let mut figures = Vec::new();
