@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly, in their helper functions too")]
 
+mod examples;
 mod leaving;
 mod live;
 
