@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube_sim::controllers::pods::environment::{self, Mounts};
-use kube_sim::controllers::pods::status::{Kind, Reporter, set_waiting};
+use kube_sim::controllers::pods::lifetime::{Stop, grace, starts_again};
+use kube_sim::controllers::pods::status::{Kind, Reporter, set_ended, set_running, set_waiting};
 use kube_sim::controllers::pods::volumes::PodVolumes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Context;
@@ -22,9 +23,6 @@ use super::probes::{Health, Target};
 use super::process::{Launch, Process, ROOT_DIR, exit_code};
 use super::runlog::{Entry, Event, PodRef};
 use super::volumes;
-
-/// `None` while the pod may run; then the moment at which what is left of it is killed.
-pub(super) type Stop = watch::Receiver<Option<Instant>>;
 
 /// What the containers of a pod share.
 pub(super) struct PodContext {
@@ -51,12 +49,7 @@ pub(super) async fn run(pod: &PodContext, container: &Container, kind: Kind) -> 
         let started = Instant::now();
         let code = start_and_supervise(pod, container, kind, prepared).await;
         let succeeded = code == 0;
-        let again = match (restart_policy(&pod.pod), kind) {
-            ("Never", _) => false,
-            ("OnFailure", _) | (_, Kind::Init) => !succeeded,
-            _ => true,
-        };
-        if !again || pod.stop.borrow().is_some() {
+        if !starts_again(&pod.pod, kind, succeeded) || pod.stop.borrow().is_some() {
             return succeeded;
         }
         restarts += 1;
@@ -74,10 +67,6 @@ pub(super) async fn run(pod: &PodContext, container: &Container, kind: Kind) -> 
             _ = stop.wait_for(Option::is_some) => return false,
         }
     }
-}
-
-fn restart_policy(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
 }
 
 struct Prepared {
@@ -188,18 +177,12 @@ async fn start_and_supervise(pod: &PodContext, container: &Container, kind: Kind
         Ok(process) => process,
         Err(error) => {
             log.write(&Entry { exit_code: Some(128), ..entry(pod, container, Event::Stopped) });
-            set_ended(pod, container, kind, &since, 128, "StartError", Some(error.to_string()));
+            report_end(pod, container, kind, &since, 128, "StartError", Some(error.to_string()));
             return 128;
         }
     };
     pod.reporter.update(kind, &container.name, |status| {
-        if let Some(ended) = status.state.take().filter(|state| state.terminated.is_some()) {
-            status.last_state = Some(ended);
-        }
-        let running = ContainerStateRunning { started_at: Some(since.clone()) };
-        status.state = Some(ContainerState { running: Some(running), ..ContainerState::default() });
-        status.image_id.clone_from(&image_id);
-        status.container_id = Some(format!("process://{}-{}-{}", uid(&pod.pod), container.name, status.restart_count));
+        set_running(status, since.clone(), image_id, &format!("process://{}-{}", uid(&pod.pod), container.name));
     });
     let ended = supervise(pod, container, kind, &mut process, target).await;
     let (code, failure) = match ended {
@@ -211,11 +194,11 @@ async fn start_and_supervise(pod: &PodContext, container: &Container, kind: Kind
         let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         (code != 0 && from_log).then(|| tail(&output, output_from))
     });
-    set_ended(pod, container, kind, &since, code, if code == 0 { "Completed" } else { "Error" }, message);
+    report_end(pod, container, kind, &since, code, if code == 0 { "Completed" } else { "Error" }, message);
     code
 }
 
-fn set_ended(
+fn report_end(
     pod: &PodContext,
     container: &Container,
     kind: Kind,
@@ -224,20 +207,15 @@ fn set_ended(
     reason: &str,
     message: Option<String>,
 ) {
-    pod.reporter.update(kind, &container.name, |status| {
-        let terminated = ContainerStateTerminated {
-            exit_code: code,
-            reason: Some(reason.to_owned()),
-            message,
-            started_at: Some(since.clone()),
-            finished_at: Some(Timestamp::now().into()),
-            container_id: status.container_id.clone(),
-            ..ContainerStateTerminated::default()
-        };
-        status.state = Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() });
-        // A finished init container counts as ready: it has done its part.
-        (status.ready, status.started) = (kind == Kind::Init && code == 0, Some(false));
-    });
+    let end = ContainerStateTerminated {
+        exit_code: code,
+        reason: Some(reason.to_owned()),
+        message,
+        started_at: Some(since.clone()),
+        finished_at: Some(Timestamp::now().into()),
+        ..ContainerStateTerminated::default()
+    };
+    pod.reporter.update(kind, &container.name, |status| set_ended(status, kind, end));
 }
 
 async fn supervise(
@@ -299,13 +277,6 @@ fn take_health(pod: &PodContext, container: &Container, kind: Kind, health: &Hea
         }
         Health::Kill(_) => {}
     }
-}
-
-/// How long the pod's processes have to stop by themselves.
-pub(super) fn grace(pod: &Pod) -> Duration {
-    let seconds = pod.metadata.deletion_grace_period_seconds;
-    let seconds = seconds.or_else(|| pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds));
-    Duration::from_secs(seconds.map_or(30, |seconds| u64::try_from(seconds).unwrap_or(0)))
 }
 
 /// The end of what this run of the container wrote.

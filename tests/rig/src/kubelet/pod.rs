@@ -8,16 +8,15 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
+use kube_sim::controllers::pods::lifetime::{self, Stop, order_stop};
 use kube_sim::controllers::pods::node::NODE_STATUS_LAG;
 use kube_sim::controllers::pods::status::{self, Kind, Reporter};
 use kube_sim::controllers::pods::volumes::{self, PodVolumes};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::Context;
-use super::container::{self, PodContext, grace};
+use super::container::{self, PodContext};
 use super::runlog::{Entry, Event, PodRef};
 
 const RETRY: Duration = Duration::from_millis(200);
@@ -69,24 +68,6 @@ async fn live(context: &Arc<Context>, pod: &Arc<Pod>, uid: &str, mut updates: wa
     context.addresses.give_back(address);
 }
 
-/// Turns a deletion into the moment by which the processes must be gone; it is only ever brought forward.
-fn order_stop(stop: &watch::Sender<Option<Instant>>, pod: Option<&Pod>) {
-    let now = Instant::now();
-    let deadline = match pod {
-        // Deleted without a grace period: the API holds nothing of it any more.
-        None => now,
-        Some(pod) if pod.metadata.deletion_timestamp.is_some() => now + grace(pod),
-        Some(_) => return,
-    };
-    stop.send_if_modified(|current| {
-        let earlier = current.is_none_or(|current| deadline < current);
-        if earlier {
-            *current = Some(deadline);
-        }
-        earlier
-    });
-}
-
 /// Volumes, init containers in order, then all containers at once. Returns when no process runs or will run.
 async fn run_processes(
     context: &Arc<Context>,
@@ -94,7 +75,7 @@ async fn run_processes(
     reporter: &Arc<Reporter>,
     address: Ipv4Addr,
     dir: &Path,
-    mut stop: watch::Receiver<Option<Instant>>,
+    mut stop: Stop,
 ) -> PodVolumes {
     let stopped = stop.clone();
     let volumes = tokio::select! {
@@ -148,18 +129,7 @@ async fn wait_for_deletion_and_remove(context: &Context, pod: &Pod, mut updates:
     if gone {
         return;
     }
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default());
-    let params = DeleteParams::default()
-        .grace_period(0)
-        .preconditions(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
-    retry(|| async {
-        match api.delete(&pod.name_any(), &params).await {
-            // Gone already, or another pod has the name by now.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            result => result.map(drop),
-        }
-    })
-    .await;
+    retry(|| lifetime::remove(&context.client, pod)).await;
 }
 
 fn entry(pod: &Pod, volumes: &PodVolumes, event: Event) -> Entry {

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{
-    Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, Pod, Probe,
-};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerStateTerminated, Probe};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use tokio::sync::watch;
@@ -15,10 +13,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::environment::{self, Mounts};
+use super::lifetime::{grace, starts_again};
 use super::pod::PodContext;
 use super::programs::{Container, Program, Readiness};
 use super::runlog::{Entry, Event, PodRef};
-use super::status::{Kind, set_waiting};
+use super::status::{Kind, set_ended, set_running, set_waiting};
 
 /// The kubelet's waits: after the second crash, and the longest.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
@@ -41,12 +40,7 @@ pub(super) async fn run(pod: &PodContext, container: &Spec, kind: Kind) -> bool 
             prepared = prepare(pod, container, kind) => prepared,
         };
         let succeeded = start_and_supervise(pod, container, kind, prepared).await == 0;
-        let again = match (restart_policy(&pod.pod), kind) {
-            ("Never", _) => false,
-            ("OnFailure", _) | (_, Kind::Init) => !succeeded,
-            _ => true,
-        };
-        if !again || pod.stop.borrow().is_some() {
+        if !starts_again(&pod.pod, kind, succeeded) || pod.stop.borrow().is_some() {
             return succeeded;
         }
         // A container that ran for long starts over.
@@ -78,10 +72,6 @@ fn backoff(crashes: u32) -> Duration {
         0 | 1 => RESTART,
         more => FIRST_BACKOFF.saturating_mul(1_u32.checked_shl(more - 2).unwrap_or(u32::MAX)).min(LONGEST_BACKOFF),
     }
-}
-
-fn restart_policy(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")
 }
 
 struct Prepared {
@@ -174,28 +164,20 @@ async fn start_and_supervise(pod: &PodContext, container: &Spec, kind: Kind, pre
     let since: Time = (context.clock)().into();
     let uid = pod.pod.uid().unwrap_or_default();
     pod.reporter.update(kind, &container.name, |status| {
-        if let Some(ended) = status.state.take().filter(|state| state.terminated.is_some()) {
-            status.last_state = Some(ended);
-        }
-        let running = ContainerStateRunning { started_at: Some(since.clone()) };
-        status.state = Some(ContainerState { running: Some(running), ..ContainerState::default() });
-        status.image_id = format!("sim://{}", container.image.as_deref().unwrap_or_default());
-        status.container_id = Some(format!("sim://{uid}-{}-{}", container.name, status.restart_count));
+        let image = format!("sim://{}", container.image.as_deref().unwrap_or_default());
+        set_running(status, since.clone(), image, &format!("sim://{uid}-{}", container.name));
     });
     let code = supervise(pod, container, kind, prepared).await;
     context.record(Entry { exit_code: Some(code), ..entry(pod, container, Event::Stopped) });
     pod.reporter.update(kind, &container.name, |status| {
-        let terminated = ContainerStateTerminated {
+        let end = ContainerStateTerminated {
             exit_code: code,
             reason: Some(if code == 0 { "Completed" } else { "Error" }.to_owned()),
             started_at: Some(since.clone()),
             finished_at: Some((context.clock)().into()),
-            container_id: status.container_id.clone(),
             ..ContainerStateTerminated::default()
         };
-        status.state = Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() });
-        // A finished init container counts as ready: it has done its part.
-        (status.ready, status.started) = (kind == Kind::Init && code == 0, Some(false));
+        set_ended(status, kind, end);
     });
     code
 }
@@ -297,13 +279,6 @@ fn patience(probe: &Probe) -> Duration {
     let number = |value: Option<i32>, default: u64| value.map_or(default, |value| u64::try_from(value).unwrap_or(0));
     let tries = number(probe.failure_threshold, 3).saturating_mul(number(probe.period_seconds, 10));
     Duration::from_secs(number(probe.initial_delay_seconds, 0).saturating_add(tries))
-}
-
-/// How long the pod's containers have to stop by themselves.
-pub(super) fn grace(pod: &Pod) -> Duration {
-    let seconds = pod.metadata.deletion_grace_period_seconds;
-    let seconds = seconds.or_else(|| pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds));
-    Duration::from_secs(seconds.map_or(30, |seconds| u64::try_from(seconds).unwrap_or(0)))
 }
 
 #[cfg(test)]

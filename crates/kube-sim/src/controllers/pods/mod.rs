@@ -9,10 +9,12 @@
 //! `activeDeadlineSeconds` of pods, taints, resources, affinity beyond the node's name, and claims that are made with the pod.
 //! There should be one node in a cluster: every one of them would take the pods that none has.
 //!
-//! [`status`], [`environment`], [`volumes`], [`node`] and [`runlog`] are parts that any small kubelet can use.
+//! [`status`], [`lifetime`], [`environment`], [`volumes`], [`node`] and [`runlog`] are parts that any small kubelet can
+//! use.
 
 mod container;
 pub mod environment;
+pub mod lifetime;
 pub mod node;
 mod pod;
 mod programs;

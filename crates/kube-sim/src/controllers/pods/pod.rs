@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Preconditions};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::container::{self, grace};
+use super::container;
+use super::lifetime::{self, Stop, order_stop};
 use super::node::NODE_STATUS_LAG;
 use super::runlog::{Entry, Event, PodRef};
 use super::status::{self, Kind, Reporter};
@@ -21,9 +21,6 @@ use super::{Context, RETRY};
 
 /// The longest wait between two looks at volumes that are not there.
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
-
-/// `None` while the pod may run; then the moment at which what is left of it is killed.
-pub(super) type Stop = watch::Receiver<Option<Instant>>;
 
 /// What the containers of a pod share.
 pub(super) struct PodContext {
@@ -83,24 +80,6 @@ async fn live(context: &Arc<Context>, pod: &Arc<Pod>, mut updates: watch::Receiv
 
 fn directory(context: &Context, pod: &Pod) -> PathBuf {
     context.scratch.path().join(pod.uid().unwrap_or_default())
-}
-
-/// Turns a deletion into the moment by which the containers must be gone; it is only ever brought forward.
-fn order_stop(stop: &watch::Sender<Option<Instant>>, pod: Option<&Pod>) {
-    let now = Instant::now();
-    let deadline = match pod {
-        // Deleted without a grace period: the API holds nothing of it any more.
-        None => now,
-        Some(pod) if pod.metadata.deletion_timestamp.is_some() => now + grace(pod),
-        Some(_) => return,
-    };
-    stop.send_if_modified(|current| {
-        let earlier = current.is_none_or(|current| deadline < current);
-        if earlier {
-            *current = Some(deadline);
-        }
-        earlier
-    });
 }
 
 /// Volumes, init containers in order, then all containers at once. Returns when nothing runs or will run.
@@ -167,18 +146,7 @@ async fn wait_for_deletion_and_remove(context: &Context, pod: &Pod, mut updates:
     if gone {
         return;
     }
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default());
-    let params = DeleteParams::default()
-        .grace_period(0)
-        .preconditions(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
-    retry(|| async {
-        match api.delete(&pod.name_any(), &params).await {
-            // Gone already, or another pod has the name by now.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            result => result.map(drop),
-        }
-    })
-    .await;
+    retry(|| lifetime::remove(&context.client, pod)).await;
 }
 
 fn entry(pod: &Pod, volumes: &PodVolumes, event: Event) -> Entry {

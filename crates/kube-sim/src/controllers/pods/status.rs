@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod,
+    PodSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -248,22 +251,38 @@ fn has_run(status: &ContainerStatus) -> bool {
 
 /// Puts the container into `waiting`, keeping its last end if it had one.
 pub fn set_waiting(status: &mut ContainerStatus, reason: &str, message: &str) {
-    let state = status.state.take();
-    if let Some(ended) = state.filter(|state| state.terminated.is_some()) {
+    keep_last_end(status);
+    let message = (!message.is_empty()).then(|| message.to_owned());
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+    status.state = Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() });
+    (status.ready, status.started) = (false, Some(false));
+}
+
+/// Puts the container into `running`, keeping its last end if it had one. Its id is `id` and the count of restarts.
+pub fn set_running(status: &mut ContainerStatus, since: Time, image_id: String, id: &str) {
+    keep_last_end(status);
+    let running = ContainerStateRunning { started_at: Some(since) };
+    status.state = Some(ContainerState { running: Some(running), ..ContainerState::default() });
+    status.image_id = image_id;
+    status.container_id = Some(format!("{id}-{}", status.restart_count));
+}
+
+/// Puts the container into `terminated`. Its id is filled in.
+pub fn set_ended(status: &mut ContainerStatus, kind: Kind, end: ContainerStateTerminated) {
+    // A finished init container counts as ready: it has done its part.
+    (status.ready, status.started) = (kind == Kind::Init && end.exit_code == 0, Some(false));
+    let terminated = ContainerStateTerminated { container_id: status.container_id.clone(), ..end };
+    status.state = Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() });
+}
+
+fn keep_last_end(status: &mut ContainerStatus) {
+    if let Some(ended) = status.state.take().filter(|state| state.terminated.is_some()) {
         status.last_state = Some(ended);
     }
-    let waiting = k8s_openapi::api::core::v1::ContainerStateWaiting {
-        reason: Some(reason.to_owned()),
-        message: (!message.is_empty()).then(|| message.to_owned()),
-    };
-    status.state = Some(k8s_openapi::api::core::v1::ContainerState { waiting: Some(waiting), ..Default::default() });
-    (status.ready, status.started) = (false, Some(false));
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated};
-
     use super::*;
 
     fn ended(code: i32) -> ContainerStatus {
