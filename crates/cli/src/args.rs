@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use windlass_api::{AutoRollback, Duration, OperationKind, RollbackData};
+use windlass_operator::manifests::NAMESPACE;
 
 /// Upgrades of Kubernetes apps that cannot lose data and cannot get stuck half way
 ///
@@ -50,7 +51,7 @@ pub struct Common {
         long,
         global = true,
         env = "WINDLASS_OPERATOR_NAMESPACE",
-        default_value = "windlass-system",
+        default_value = NAMESPACE,
         value_name = "NAMESPACE"
     )]
     pub operator_namespace: String,

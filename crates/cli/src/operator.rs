@@ -4,13 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, ResourceExt as _};
 use windlass_api::call::CallError;
+use windlass_operator::lease::NAME as LEASE;
 
 use crate::Session;
 use crate::cluster::Cluster;
 use crate::error::CliError;
-
-/// The name of the operator's lease.
-const LEASE: &str = "windlass-operator";
 
 /// What a lease says.
 #[derive(Debug, Clone, PartialEq, Eq)]

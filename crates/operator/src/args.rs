@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::manifests::Part;
+use crate::manifests::{NAMESPACE, Part};
 
 /// Runs upgrade and rollback requests.
 #[derive(Debug, Clone, clap::Parser)]
@@ -15,7 +15,7 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The namespace of the leader election lease.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "windlass-system")]
+    #[arg(long, env = "POD_NAMESPACE", default_value = NAMESPACE)]
     pub namespace: String,
     /// The name of this instance in the lease.
     #[arg(long, env = "POD_NAME", default_value = "windlass-operator")]

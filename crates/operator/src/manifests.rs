@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::{rbac, reference};
 
-/// Where the operator is installed.
-const NAMESPACE: &str = "windlass-system";
+/// Where the operator is installed, unless somebody chooses another place.
+pub const NAMESPACE: &str = "windlass-system";
 /// The name of everything that there is one of.
 const NAME: &str = "windlass-operator";
 /// The default of `--listen`.

@@ -16,11 +16,10 @@ use upgrade_core::ports::ObjectRef;
 use windlass_api::call::CallError;
 use windlass_api::foreign::{HelmRelease, Kustomization};
 use windlass_api::{RollbackRequest, UpgradeRequest};
+use windlass_gitops::flux::HELD_BY;
 
 use crate::context::Context;
 use crate::store::failed;
-
-const HELD_BY: &str = "upgrades.windlass.dev/held-by";
 
 /// Looks once.
 pub(crate) async fn sweep(context: &Context) -> Result<(), Failure> {

@@ -11,6 +11,8 @@ use kube_sim::controllers::GitRemote;
 use kube_sim::server::Listening;
 use tokio::time::Instant;
 use windlass_api::{ManagedApp, OperationStatus, UpgradeRequest};
+use windlass_operator::lease;
+use windlass_operator::manifests::NAMESPACE;
 use windlass_playground::{Options, Playground, apply, digest, manifests};
 
 use super::operator::OperatorProcess;
@@ -19,7 +21,6 @@ use super::operator::OperatorProcess;
 pub(super) const APP: &str = "notes";
 /// The file that carries the version.
 pub(super) const FILE: &str = "apps/notes/notes.yaml";
-const SYSTEM: &str = "windlass-system";
 const OPERATOR: &str = "windlass";
 /// A busy machine is no failure.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -54,9 +55,9 @@ impl Stage {
 
         let mut install: Vec<String> =
             windlass_api::crds().iter().map(serde_yaml_ng::to_string).collect::<Result<_, _>>()?;
-        install.push(format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}}}\n"));
+        install.push(format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"));
         let subject = serde_json::json!({"kind": "User", "name": OPERATOR, "apiGroup": "rbac.authorization.k8s.io"});
-        for object in windlass_operator::rbac::rights_of(SYSTEM, &subject) {
+        for object in windlass_operator::rbac::rights_of(NAMESPACE, &subject) {
             install.push(serde_yaml_ng::to_string(&object)?);
         }
         apply(&client, "a-person", &install.join("---\n")).await.context("installing Windlass")?;
@@ -110,8 +111,8 @@ impl Stage {
     }
 
     async fn operator_leads(&self) -> anyhow::Result<()> {
-        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(self.client.clone(), SYSTEM);
-        until("the operator to lead", || async { Ok(leases.get_opt("windlass-operator").await?.is_some()) }).await
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        until("the operator to lead", || async { Ok(leases.get_opt(lease::NAME).await?.is_some()) }).await
     }
 
     /// Has the app acknowledge so many records.

@@ -6,8 +6,8 @@ use upgrade_core::ports::{Hold, ObjectRef, Suspension};
 use super::error::FluxError;
 use super::live::{Live, REQUESTED_AT};
 
-/// UID of the request that suspended the object.
-pub(super) const HELD_BY: &str = "upgrades.windlass.dev/held-by";
+/// Annotation: UID of the request that suspended the object.
+pub const HELD_BY: &str = "upgrades.windlass.dev/held-by";
 /// Where that operation stands.
 const STAGE: &str = "upgrades.windlass.dev/hold-stage";
 /// `spec.suspend` before: `absent`, `false` or `true`.

@@ -40,6 +40,7 @@ use windlass_api::foreign::{HelmRelease, KEPT_BY_US, Kustomization, RECONCILE, S
 
 use applied::{ManifestsReading, PinReading, Reading, ReleaseReading};
 pub use error::FluxError;
+pub use hold::HELD_BY;
 use live::{HELM, KUSTOMIZE, Live, Objects, REQUESTED_AT, SOURCE};
 use pins::{Own, Place};
 pub use render::FluxRenderer;
