@@ -37,7 +37,7 @@ impl Session {
     #[must_use]
     pub fn new(printer: Printer) -> Self {
         let program = "windlass".to_owned();
-        let (clock, signals) = (Arc::new(SystemClock), Signals::default());
+        let (clock, signals) = (Arc::new(SystemClock::default()), Signals::default());
         Self { printer, clock, signals, program, user: None, answers: None, client: None }
     }
 

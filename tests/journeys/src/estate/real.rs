@@ -65,7 +65,7 @@ impl Estate for RealEstate {
     }
 
     fn clock(&self) -> Arc<dyn Clock> {
-        Arc::new(SystemClock)
+        Arc::new(SystemClock::default())
     }
 
     fn glance(&self) -> Duration {
