@@ -16,27 +16,10 @@ pub(crate) fn root() -> &'static Path {
     xtask.parent().unwrap_or(xtask)
 }
 
-/// What outlives a clone: `$WINDLASS_CACHE_DIR`, or `windlass` in the user's cache directory.
-fn cache_dir() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("WINDLASS_CACHE_DIR")
-        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("windlass")))
-        .or_else(|| set("HOME").map(|dir| dir.join(".cache/windlass")))
-}
-
-/// A target folder other than the one cargo would choose: a clone in CI is thrown away, what it compiled need not be.
-fn target_dir() -> Option<PathBuf> {
-    let chosen = !is_ci() || std::env::var_os("CARGO_TARGET_DIR").is_some();
-    cache_dir().filter(|_| !chosen).map(|cache| cache.join("target"))
-}
-
 /// A cargo command in the root of the workspace.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
-    if let Some(target) = target_dir() {
-        command.env("CARGO_TARGET_DIR", target);
-    }
     command
 }
 
@@ -47,12 +30,9 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 /// When something cannot be compiled.
 pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     run(&mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
-    let folder = match target_dir() {
-        Some(target) => target.join("debug"),
-        // This program is one of them.
-        None => std::env::current_exe()?.parent().context("a program is in a folder")?.to_path_buf(),
-    };
-    Ok(folder.join(name))
+    // This program is one of them.
+    let this = std::env::current_exe()?;
+    Ok(this.parent().context("a program is in a folder")?.join(name))
 }
 
 /// Runs a command to its end.
