@@ -1,7 +1,7 @@
 //! Upgrades that cannot lose data and cannot get stuck half way: the decisions, without any client.
 //!
 //! - [`engine`] runs a plan of steps durably: intent before each effect, evidence after it, undo before the point of no
-//!   return, forward after it. It knows nothing about apps.
+//!   return, forward after it. It knows nothing about apps; `examples/two_steps.rs` runs an order on it.
 //! - [`app`] is the journey of an app through Git, as plans for that engine and decisions over [`ports`].
 //! - [`ports`] are the small traits through which everything outside is reached.
 //! - [`image`] tells which container images a pin is about.

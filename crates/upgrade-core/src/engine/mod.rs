@@ -16,6 +16,8 @@
 //! - Steps may share a deadline, counted from the first attempt at the first of them.
 //! - When what an operation is about goes away it is let go, at any time: only what it holds outside of that is put back.
 //! - A lost guard stops every further effect.
+//!
+//! `examples/two_steps.rs` is a whole workflow of two steps, whose processes die half way.
 
 mod decide;
 mod journal;
