@@ -17,4 +17,9 @@ pub mod image;
 pub mod ports;
 pub mod version;
 
+// What it takes to implement the traits here, in the versions that they are made of.
+pub use async_trait::async_trait;
+pub use jiff;
+pub use serde_json;
+
 pub use failure::{Coded, Failure};
