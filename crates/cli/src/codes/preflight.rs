@@ -173,7 +173,11 @@ pub(super) const CODES: &[Row] = &[
         "Move the data to a CSI volume.",
     ),
     ("not-from-git", "An object's version does not come from Git.", "Deliver it from a GitRepository."),
-    ("not-installed", "A kind that is needed is not served by the cluster.", "Install the controller that brings it."),
+    (
+        "not-installed",
+        "Helm has no release of a HelmRelease yet, so there is nothing to upgrade.",
+        "Wait until helm-controller has installed it; see its status.",
+    ),
     ("nothing-to-do", "Git already carries these versions.", "Nothing needs to be done."),
     (
         "nothing-to-watch",

@@ -1,4 +1,4 @@
-//! What Git hosts and the API server answer.
+//! What Git hosts, Helm's storage and the API server answer.
 
 use super::Row;
 
@@ -90,6 +90,7 @@ pub(super) const GIT: &[Row] = &[
         "The image reference has no tag or digest to change.",
         "Correct `part` of the pin, or the file.",
     ),
+    ("pin-not-utf8", "The file is not UTF-8 text.", "Save it as UTF-8."),
     ("pin-not-an-image", "The scalar is not an image reference.", "Correct `part` of the pin."),
     ("pin-oracle-mismatch", "The change would have changed more than the scalar.", "Please report it, with the file."),
     ("pin-path-not-found", "The field is not in the document.", "Correct `field` of the pin."),
@@ -101,6 +102,41 @@ pub(super) const GIT: &[Row] = &[
     ("pin-template", "The scalar is a template.", "Name the place where the value is written."),
     ("pin-unexpected-diff", "The change would have changed other lines too.", "Please report it, with the file."),
     ("pin-wrong-shape", "The field is not a scalar.", "Correct `field` of the pin."),
+];
+
+/// Releases that Helm has stored.
+pub(super) const HELM: &[Row] = &[
+    (
+        "helm-wrong-type",
+        "The Secret of the newest release is of another type.",
+        "Check that Helm keeps its releases in Secrets (HELM_DRIVER), and who made this one.",
+    ),
+    ("helm-no-payload", "The Secret of the newest release holds none.", "Find out who emptied it; restore it."),
+    (
+        "helm-wrong-name",
+        "The Secret holds another release or revision than its name says.",
+        "Somebody copied or renamed it: delete the copy.",
+    ),
+    (
+        "helm-not-base64",
+        "The newest release is damaged: it is not base64.",
+        "See whether `helm get all` can read it; if not, restore the Secret.",
+    ),
+    (
+        "helm-not-gzip",
+        "The newest release is damaged: it cannot be inflated.",
+        "See whether `helm get all` can read it; if not, restore the Secret.",
+    ),
+    (
+        "helm-not-a-release",
+        "The newest release is not what Helm writes.",
+        "See whether `helm get all` can read it; if not, restore the Secret.",
+    ),
+    (
+        "helm-too-large",
+        "The newest release is larger than what is read.",
+        "No chart is that large: find out who wrote the Secret.",
+    ),
 ];
 
 /// Calls.

@@ -111,12 +111,13 @@ fn print(session: &mut Session, common: &Common, request: &Request, exit_code: b
     Ok(exit)
 }
 
-/// The operator joins its refusals with `; `, each beginning with its code.
+/// The operator joins its refusals with `; `, each beginning with its code, as in `pin-not-utf8`.
 fn refusals(message: &str) -> Vec<String> {
     let mut refusals: Vec<String> = Vec::new();
     for part in message.split("; ") {
         let code = part.split_once(": ").map(|(code, _)| code).unwrap_or_default();
-        let begins = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        let begins = code.starts_with(|first: char| first.is_ascii_lowercase())
+            && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         match refusals.last_mut().filter(|_| !begins) {
             Some(last) => {
                 last.push_str("; ");
@@ -139,6 +140,8 @@ mod tests {
             refusals(message),
             ["no-pins: the app names none (name some; in the spec)", "downgrade: chart 1 is older than 2"]
         );
+        let message = "downgrade: older; pin-not-utf8: latin.yaml; 2: not a code";
+        assert_eq!(refusals(message), ["downgrade: older", "pin-not-utf8: latin.yaml; 2: not a code"]);
         assert_eq!(refusals("there is nothing to do"), ["there is nothing to do"]);
     }
 }
