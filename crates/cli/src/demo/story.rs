@@ -1,8 +1,10 @@
 //! What is told, act by act.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use clap::Parser as _;
-use windlass_playground::Playground;
+use tokio::time::Instant;
 
 use super::checks;
 use super::stage::{APP, Stage, until};
@@ -10,13 +12,26 @@ use crate::{Cli, Exit, Session};
 
 /// Tells all of it.
 pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Exit> {
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     say(
         session,
         "Setting up a cluster inside this process: an API server, Flux, CSI volumes, one node, a Git repository.",
     )?;
     let mut stage = Stage::set().await?;
-    describe(session, &stage)?;
+    let folder = stage.playground.folder().to_owned();
+    let good = acts(session, &mut stage, began).await;
+    if !end(session, keep, good, &folder.join("kubeconfig")).await? {
+        return Ok(Exit::Unexpected);
+    }
+    drop(stage);
+    anyhow::ensure!(!folder.exists(), "{} was left behind", folder.display());
+    say(session, "Nothing is left behind. See README.md for how to use it on a cluster of yours.")?;
+    Ok(Exit::Done)
+}
+
+/// The acts; `false` when something is not as it should be.
+async fn acts(session: &mut Session, stage: &mut Stage, began: Instant) -> anyhow::Result<bool> {
+    describe(session, stage)?;
     stage.write(100).await?;
     say(
         session,
@@ -24,7 +39,7 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
     )?;
 
     act(session, "1. An upgrade that succeeds")?;
-    let exit = windlass(session, &stage, "upgrade app notes -n notes --to 1.1.0 --reason demo").await?;
+    let exit = windlass(session, stage, "upgrade app notes -n notes --to 1.1.0 --reason demo").await?;
     checks::expect(exit, Exit::Done)?;
     stage.runs("1.1.0").await?;
     stage.write(50).await?;
@@ -32,7 +47,7 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
 
     act(session, "2. A version that overwrites its data and never becomes ready")?;
     stage.note_bytes().await?;
-    let exit = windlass(session, &stage, "upgrade app notes -n notes --to 3.0.0 --reason demo").await?;
+    let exit = windlass(session, stage, "upgrade app notes -n notes --to 3.0.0 --reason demo").await?;
     checks::expect(exit, Exit::AsBefore)?;
     stage.runs("1.1.0").await?;
     stage.note_bytes().await?;
@@ -40,7 +55,7 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
     stage.write(50).await?;
 
     act(session, "3. The operator is killed half way (kill -9), twice")?;
-    let moments = killed_upgrade(session, &mut stage).await?;
+    let moments = killed_upgrade(session, stage).await?;
     stage.runs("2.0.0").await?;
     say(
         session,
@@ -50,24 +65,24 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
     stage.write(50).await?;
 
     act(session, "What came of it")?;
-    windlass(session, &stage, "history notes -n notes").await?;
-    let good = checks::check(session, &stage).await?;
+    windlass(session, stage, "history notes -n notes").await?;
+    let good = checks::check(session, stage).await?;
     say(session, &format!("It took {:.0} s.", began.elapsed().as_secs_f64()))?;
-    if !good {
-        return Ok(Exit::Unexpected);
-    }
-    if keep {
-        stay(session, &stage.playground).await?;
-    }
-    let folder = stage.playground.folder().to_owned();
-    drop(stage);
-    anyhow::ensure!(!folder.exists(), "{} was left behind", folder.display());
-    say(session, "Nothing is left behind. See README.md for how to use it on a cluster of yours.")?;
-    Ok(Exit::Done)
+    Ok(good)
 }
 
-async fn stay(session: &mut Session, playground: &Playground) -> anyhow::Result<()> {
-    let config = playground.folder().join("kubeconfig");
+/// With `keep` the cluster stays for a look, the more so when something went wrong; then this never ends.
+async fn end(session: &mut Session, keep: bool, good: anyhow::Result<bool>, config: &Path) -> anyhow::Result<bool> {
+    if keep {
+        if let Err(error) = &good {
+            session.printer.note(&format!("The demo broke off: {error:#}"));
+        }
+        stay(session, config).await?;
+    }
+    good
+}
+
+async fn stay(session: &mut Session, config: &Path) -> anyhow::Result<()> {
     // It need not be in PATH.
     let program = std::env::current_exe().map_or_else(|_| session.program.clone(), |path| path.display().to_string());
     say(
@@ -146,4 +161,27 @@ fn act(session: &mut Session, title: &str) -> anyhow::Result<()> {
 
 pub(super) fn say(session: &mut Session, text: &str) -> anyhow::Result<()> {
     session.printer.out(&format!("{text}\n")).map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Printer;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cluster_stays_for_a_look_when_that_is_wanted_also_after_a_failure() {
+        let mut session = Session::new(Printer::new(Box::new(std::io::sink()), Box::new(std::io::sink())));
+        let config = Path::new("/nowhere/kubeconfig");
+        let tellings: [fn() -> anyhow::Result<bool>; 3] =
+            [|| Ok(true), || Ok(false), || Err(anyhow::anyhow!("the app does not run"))];
+        for told in tellings {
+            let hour = Duration::from_secs(3600);
+            let kept = tokio::time::timeout(hour, end(&mut session, true, told(), config)).await;
+            assert!(kept.is_err(), "{:?} ended it", told());
+            let ended = end(&mut session, false, told(), config).await;
+            assert_eq!(ended.ok(), told().ok());
+        }
+    }
 }
