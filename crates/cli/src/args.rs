@@ -232,22 +232,43 @@ pub enum PlanWhat {
     Rollback {
         /// What to roll back.
         #[command(subcommand)]
-        what: RollbackWhat,
+        what: PlanRollback,
     },
+}
+
+/// What to plan a rollback of.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PlanRollback {
+    /// An app that is delivered through Git
+    App(RollbackApp),
 }
 
 /// What to upgrade.
 #[derive(Debug, Clone, Subcommand)]
 pub enum UpgradeWhat {
     /// An app that is delivered through Git
-    App(UpgradeApp),
+    App {
+        /// The upgrade.
+        #[command(flatten)]
+        upgrade: UpgradeApp,
+        /// How the request is made and followed.
+        #[command(flatten)]
+        following: Following,
+    },
 }
 
 /// What to roll back.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RollbackWhat {
     /// An app that is delivered through Git
-    App(RollbackApp),
+    App {
+        /// The rollback.
+        #[command(flatten)]
+        rollback: RollbackApp,
+        /// How the request is made and followed.
+        #[command(flatten)]
+        following: Following,
+    },
 }
 
 /// An upgrade of an app.
@@ -261,9 +282,9 @@ pub struct UpgradeApp {
     /// When a failure after the release is rolled back by itself; the app's policy by default. Without a value: always
     #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub auto_rollback: Option<UpgradePolicy>,
-    /// How the request is made and followed.
+    /// What is asked for besides.
     #[command(flatten)]
-    pub following: Following,
+    pub asking: Asking,
 }
 
 /// A rollback of an app.
@@ -283,22 +304,30 @@ pub struct RollbackApp {
     /// Take the loss of everything that was written since this time, as the refusal names it
     #[arg(long, value_name = "TIME")]
     pub acknowledge_loss_since: Option<Timestamp>,
-    /// How the request is made and followed.
+    /// What is asked for besides.
     #[command(flatten)]
-    pub following: Following,
+    pub asking: Asking,
 }
 
-/// How a request is made and followed.
+/// What every request has, also one that only plans.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Following {
+pub struct Asking {
     /// Why, for people: it is written into the commit
     #[arg(long)]
     pub reason: Option<String>,
     /// Accept a change that the preflight refuses, by the name it gives, as drop-claim/NAME; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub accept: Vec<String>,
+    /// How long to follow (the operation itself goes on); for ever by default
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
+}
+
+/// How a request is made and followed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Following {
     /// Make the plan, show it, and change nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["no_wait", "no_queue"])]
     pub dry_run: bool,
     /// Do not ask
     #[arg(short, long)]
@@ -309,9 +338,6 @@ pub struct Following {
     /// Do not wait for another operation of the app to end: exit with 6
     #[arg(long)]
     pub no_queue: bool,
-    /// How long to follow (the operation itself goes on); for ever by default
-    #[arg(long, value_name = "DURATION")]
-    pub timeout: Option<Duration>,
 }
 
 /// When a failure is rolled back by itself.
@@ -412,67 +438,4 @@ impl FromStr for RequestArg {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn parse(line: &str) -> Result<Cli, String> {
-        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn common_flags_are_understood_before_and_after_the_verb() {
-        let cli =
-            parse("windlass -n a upgrade app notes --to chart=1.4.1,image/notes=2.0.1 -o json --timeout 10m").unwrap();
-        assert_eq!((cli.common.namespace.as_deref(), cli.common.output), (Some("a"), OutputFormat::Json));
-        let Verb::Upgrade { what: UpgradeWhat::App(app) } = cli.verb else { panic!("not an upgrade") };
-        let to: Vec<_> = app.to.iter().map(|to| (to.component.as_deref(), to.version.as_str())).collect();
-        assert_eq!(to, [(Some("chart"), "1.4.1"), (Some("image/notes"), "2.0.1")]);
-        assert_eq!(app.following.timeout, Some(Duration::from_mins(10)));
-        assert!(parse("windlass list -n a -A").is_err());
-    }
-
-    #[test]
-    fn automatic_rollback_can_be_asked_for_with_and_without_a_word() {
-        for (flag, expected) in [
-            ("", None),
-            ("--auto-rollback", Some(UpgradePolicy::Always)),
-            ("--auto-rollback=never", Some(UpgradePolicy::Never)),
-        ] {
-            let cli = parse(&format!("windlass upgrade app notes --to 1 {flag}")).unwrap();
-            let Verb::Upgrade { what: UpgradeWhat::App(app) } = cli.verb else { panic!("not an upgrade") };
-            assert_eq!(app.auto_rollback, expected);
-        }
-    }
-
-    #[test]
-    fn a_rollback_goes_to_one_place() {
-        assert!(parse("windlass rollback app notes --to rp --to-request up").is_err());
-        let cli = parse("windlass plan rollback app notes --data keep --exit-code").unwrap();
-        assert!(matches!(cli.verb, Verb::Plan { what: PlanWhat::Rollback { .. }, exit_code: true }));
-    }
-
-    #[test]
-    fn requests_are_named_with_or_without_their_kind() {
-        let kind = |text: &str| text.parse::<RequestArg>().map(|request| request.kind);
-        assert_eq!(kind("notes-2"), Ok(None));
-        assert_eq!(kind("upgrade/notes-2"), Ok(Some(OperationKind::UpgradeRequest)));
-        assert_eq!(kind("rollbackrequests.upgrades.windlass.dev/notes-2"), Ok(Some(OperationKind::RollbackRequest)));
-        for bad in ["pod/x", "upgrade/", "", "upgrade/a/b"] {
-            assert!(kind(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_version_of_a_blocked_version_is_not_that_of_the_command() {
-        let cli = parse("windlass unblock app notes --component chart --version 1.4.1").unwrap();
-        let Verb::Unblock { blocked, .. } = cli.verb else { panic!("not an unblock") };
-        assert_eq!(blocked, "1.4.1");
-    }
-}
+mod tests;

@@ -25,8 +25,8 @@ mod text;
 mod view;
 
 pub use args::{
-    Cli, ColorChoice, Common, DataChoice, Demo, Following, OutputFormat, PlanWhat, RequestArg, RollbackApp,
-    RollbackWhat, ShowWhat, TargetArg, UpgradeApp, UpgradePolicy, UpgradeWhat, Verb,
+    Asking, Cli, ColorChoice, Common, DataChoice, Demo, Following, OutputFormat, PlanRollback, PlanWhat, RequestArg,
+    RollbackApp, RollbackWhat, ShowWhat, TargetArg, UpgradeApp, UpgradePolicy, UpgradeWhat, Verb,
 };
 pub use clock::SystemClock;
 pub use exit::Exit;

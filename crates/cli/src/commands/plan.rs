@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::follow::{End, follow};
 use crate::request::{Draft, Request, delete};
 use crate::view::request::Shown;
-use crate::{Common, Exit, OutputFormat, PlanWhat, RollbackWhat, Session, operator};
+use crate::{Common, Exit, OutputFormat, PlanRollback, PlanWhat, Session, operator};
 
 pub(super) async fn run(
     session: &mut Session,
@@ -22,14 +22,14 @@ pub(super) async fn run(
     let (draft, timeout) = match what {
         PlanWhat::App(args) => {
             let app = cluster.app(session, &args.name).await?;
-            (Draft::Upgrade(upgrade::draft(session, &app, args)?), args.following.timeout)
+            (Draft::Upgrade(upgrade::draft(session, &app, args)?), args.asking.timeout)
         }
-        PlanWhat::Rollback { what: RollbackWhat::App(args) } => {
+        PlanWhat::Rollback { what: PlanRollback::App(args) } => {
             let chosen = rollback::choose(session, cluster, args).await?;
             for line in &chosen.loss {
                 session.printer.note(line);
             }
-            (Draft::Rollback(rollback::draft(session, args, &chosen)), args.following.timeout)
+            (Draft::Rollback(rollback::draft(session, args, &chosen)), args.asking.timeout)
         }
     };
     show(session, cluster, common, draft, timeout, exit_code).await

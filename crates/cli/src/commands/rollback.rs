@@ -29,25 +29,25 @@ pub(super) async fn run(
     common: &Common,
     what: &RollbackWhat,
 ) -> Result<Exit, CliError> {
-    let RollbackWhat::App(args) = what;
+    let RollbackWhat::App { rollback: args, following } = what;
     let chosen = choose(session, cluster, args).await?;
     let mut spec = draft(session, args, &chosen);
     for line in &chosen.loss {
         session.printer.note(line);
     }
-    if args.following.dry_run {
-        return super::plan::show(session, cluster, common, Draft::Rollback(spec), args.following.timeout, false).await;
+    if following.dry_run {
+        return super::plan::show(session, cluster, common, Draft::Rollback(spec), args.asking.timeout, false).await;
     }
     operator::require(session, cluster, &common.operator_namespace).await?;
-    may_begin(&chosen.app, &args.following)?;
-    if !args.following.yes {
+    may_begin(&chosen.app, following)?;
+    if !following.yes {
         // --yes alone has read nothing, and is refused where something is lost.
         let flags = chosen.since.map_or("--yes".into(), |since| format!("--yes --acknowledge-loss-since {since}"));
         session.confirm("Go on?", &flags)?;
         // The loss was stated with its time, and a person has taken it.
         spec.acknowledge_loss_since = spec.acknowledge_loss_since.or(chosen.since);
     }
-    make_and_follow(session, cluster, common, &Draft::Rollback(spec), &args.following).await
+    make_and_follow(session, cluster, common, &Draft::Rollback(spec), following, args.asking.timeout).await
 }
 
 /// The request that the arguments ask for.
@@ -57,10 +57,10 @@ pub(super) fn draft(session: &Session, args: &RollbackApp, chosen: &Chosen) -> R
         to: chosen.to.clone(),
         data: args.data.into(),
         acknowledge_loss_since: args.acknowledge_loss_since,
-        reason: args.following.reason.clone(),
+        reason: args.asking.reason.clone(),
         requested_by: session.user.clone(),
         dry_run: None,
-        accept: args.following.accept.clone(),
+        accept: args.asking.accept.clone(),
         cancel: None,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use windlass_api::{Components, ManagedApp, Subject, UpgradeRequestSpec, UpgradeTarget};
+use windlass_api::{Components, Duration, ManagedApp, Subject, UpgradeRequestSpec, UpgradeTarget};
 
 use super::outcome::until_the_end;
 use crate::cluster::Cluster;
@@ -18,16 +18,16 @@ pub(super) async fn run(
     common: &Common,
     what: &UpgradeWhat,
 ) -> Result<Exit, CliError> {
-    let UpgradeWhat::App(args) = what;
+    let UpgradeWhat::App { upgrade: args, following } = what;
     let app = cluster.app(session, &args.name).await?;
     let spec = draft(session, &app, args)?;
-    if args.following.dry_run {
-        return super::plan::show(session, cluster, common, Draft::Upgrade(spec), args.following.timeout, false).await;
+    if following.dry_run {
+        return super::plan::show(session, cluster, common, Draft::Upgrade(spec), args.asking.timeout, false).await;
     }
     operator::require(session, cluster, &common.operator_namespace).await?;
-    may_begin(&app, &args.following)?;
+    may_begin(&app, following)?;
     // An upgrade destroys nothing, so that a script need not say --yes; a person at a terminal gets a moment to look.
-    if session.answers.is_some() && !args.following.yes {
+    if session.answers.is_some() && !following.yes {
         let current = app.status.as_ref().map(|status| status.current.clone()).unwrap_or_default();
         session.printer.note(&format!("Upgrade {}/{}: {}", cluster.namespace, args.name, steps(&current, &spec)));
         let to: Vec<String> =
@@ -36,7 +36,7 @@ pub(super) async fn run(
         session.printer.note(&format!("What that means, step by step: {plan}"));
         session.confirm("Go on?", "--yes")?;
     }
-    make_and_follow(session, cluster, common, &Draft::Upgrade(spec), &args.following).await
+    make_and_follow(session, cluster, common, &Draft::Upgrade(spec), following, args.asking.timeout).await
 }
 
 /// The request that the arguments ask for.
@@ -44,11 +44,11 @@ pub(super) fn draft(session: &Session, app: &ManagedApp, args: &UpgradeApp) -> R
     Ok(UpgradeRequestSpec {
         subject: Subject::managed_app(&args.name),
         target: UpgradeTarget { components: targets(&args.name, &component_names(app), &args.to)? },
-        reason: args.following.reason.clone(),
+        reason: args.asking.reason.clone(),
         requested_by: session.user.clone(),
         dry_run: None,
         auto_rollback: args.auto_rollback.map(Into::into),
-        accept: args.following.accept.clone(),
+        accept: args.asking.accept.clone(),
         cancel: None,
     })
 }
@@ -100,6 +100,7 @@ pub(super) async fn make_and_follow(
     common: &Common,
     draft: &Draft,
     following: &Following,
+    timeout: Option<Duration>,
 ) -> Result<Exit, CliError> {
     let request = draft.create(cluster, session.clock.now()).await?;
     let reference = request.reference();
@@ -116,7 +117,7 @@ pub(super) async fn make_and_follow(
     } else {
         session.printer.note(&format!("{reference} created; Ctrl-C detaches, and the operation goes on."));
     }
-    until_the_end(session, cluster, common.output, &reference, following.timeout).await
+    until_the_end(session, cluster, common.output, &reference, timeout).await
 }
 
 #[cfg(test)]
