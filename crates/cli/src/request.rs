@@ -6,7 +6,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource as _};
 use serde_json::json;
 use windlass_api::call::{CallError, patch_params, post_params};
 use windlass_api::{
@@ -286,10 +286,10 @@ pub(crate) async fn delete(cluster: &Cluster, request: &Request) -> Result<(), C
 }
 
 /// The rollback that took an upgrade over, as its status names it, if it is there.
-pub(crate) async fn rollback_of(cluster: &Cluster, upgrade: &Request) -> Result<Option<RequestRef>, CliError> {
+pub(crate) async fn rollback_of(cluster: &Cluster, upgrade: &Request) -> Result<Option<Request>, CliError> {
     let Some(name) = upgrade.status().and_then(|status| status.rollback.as_deref()) else { return Ok(None) };
     let found: Option<RollbackRequest> = cluster.find(name).await?;
-    Ok(found.map(|rollback| RequestRef { kind: OperationKind::RollbackRequest, name: rollback.name_any() }))
+    Ok(found.map(Into::into))
 }
 
 /// All requests of an app, newest first.

@@ -18,11 +18,12 @@ pub(super) async fn until_the_end(
     session: &mut Session,
     cluster: &Cluster,
     format: OutputFormat,
-    reference: &RequestRef,
+    request: &Request,
     timeout: Option<Duration>,
 ) -> Result<Exit, CliError> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.as_std()));
-    let request = match follow(session, cluster, reference, format, deadline).await? {
+    let reference = &request.reference();
+    let request = match follow(session, cluster, request, format, deadline).await? {
         End::Over(request) => request,
         other => return detached(session, cluster, format, reference, &other, timeout),
     };
@@ -44,14 +45,14 @@ pub(super) async fn until_the_end(
         return finished(session, format, &request, None, Exit::Unknown);
     };
     if format != OutputFormat::Json {
-        session.printer.note(&format!("Following {rollback}."));
+        session.printer.note(&format!("Following {}.", rollback.reference()));
     }
     match follow(session, cluster, &rollback, format, deadline).await? {
         End::Over(after) => {
             let exit = outcome_of(&after).map_or(Exit::Unknown, Exit::of_rollback_after_failure);
             finished(session, format, &request, Some(&after), exit)
         }
-        other => detached(session, cluster, format, &rollback, &other, timeout),
+        other => detached(session, cluster, format, &rollback.reference(), &other, timeout),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn show(
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.as_std()));
     // Only the plan is the result here, not the events on the way to it.
     let quiet = OutputFormat::Table;
-    let end = follow(session, cluster, &reference, quiet, deadline).await;
+    let end = follow(session, cluster, &request, quiet, deadline).await;
     // Whatever happened: what only planned must not lie around.
     let deleted = tokio::select! {
         biased;

@@ -117,7 +117,7 @@ pub(super) async fn make_and_follow(
     } else {
         session.printer.note(&format!("{reference} created; Ctrl-C detaches, and the operation goes on."));
     }
-    until_the_end(session, cluster, common.output, &reference, timeout).await
+    until_the_end(session, cluster, common.output, &request, timeout).await
 }
 
 #[cfg(test)]

@@ -16,5 +16,5 @@ pub(super) async fn run(
     timeout: Option<Duration>,
 ) -> Result<Exit, CliError> {
     let request = resolve(cluster, request).await?;
-    until_the_end(session, cluster, common.output, &request.reference(), timeout).await
+    until_the_end(session, cluster, common.output, &request, timeout).await
 }

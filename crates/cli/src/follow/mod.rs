@@ -35,18 +35,20 @@ pub(crate) enum End {
     Timeout,
 }
 
-/// Follows until the end; `deadline` ends it sooner. With JSON the changes are results, otherwise progress.
+/// Follows this request, and no other of its name, until the end; `deadline` ends it sooner. With JSON the changes are results,
+/// otherwise progress.
 pub(crate) async fn follow(
     session: &mut Session,
     cluster: &Cluster,
-    reference: &RequestRef,
+    request: &Request,
     format: OutputFormat,
     deadline: Option<Instant>,
 ) -> Result<End, CliError> {
     session.signals.catch()?;
+    let reference = &request.reference();
+    let uid = request.meta().uid.as_deref();
     let mut stream = watch(cluster, reference);
     let mut progress = Progress::default();
-    let mut seen = false;
     let mut complained: Option<Instant> = None;
     let mut said = Instant::now();
     let mut ticks = interval(REDRAW);
@@ -62,8 +64,7 @@ pub(crate) async fn follow(
             biased;
             exit = session.signals.next() => return Ok(End::Signal(exit)),
             item = stream.next() => match item {
-                Some(Ok(Some(request))) => {
-                    seen = true;
+                Some(Ok(Some(request))) if request.meta().uid.as_deref() == uid => {
                     complained = None;
                     for change in progress.advance(&request) {
                         said = Instant::now();
@@ -74,14 +75,8 @@ pub(crate) async fn follow(
                         return Ok(End::Over(Box::new(request)));
                     }
                 }
-                Some(Ok(None)) if seen => return Err(CliError::Gone { request: reference.to_string() }),
-                Some(Ok(None)) => {
-                    return Err(CliError::NotFound {
-                        what: reference.to_string(),
-                        namespace: cluster.namespace.clone(),
-                        hint: String::new(),
-                    });
-                }
+                // Another one of this name is not the one that was there.
+                Some(Ok(_)) | None => return Err(CliError::Gone { request: reference.to_string() }),
                 Some(Err(error)) => {
                     if let Some(refused) = refusal(&error) {
                         return Err(CliError::Api(refused(reference, &cluster.namespace)));
@@ -91,7 +86,6 @@ pub(crate) async fn follow(
                         session.printer.note(&format!("lost sight of {reference}, looking again: {error}"));
                     }
                 }
-                None => return Err(CliError::Gone { request: reference.to_string() }),
             },
             () = &mut timeout => return Ok(End::Timeout),
             _ = ticks.tick() => {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests fail loudly, in their helper functions too")]
 
 mod examples;
+mod following;
 mod leaving;
 mod live;
 
