@@ -188,6 +188,11 @@ impl CliError {
         }
     }
 
+    /// Whether it is only that nobody reads the output any more.
+    pub(crate) fn is_closed_output(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -202,5 +207,13 @@ impl CliError {
             Self::Gone { .. } => Exit::Unknown,
             _ => Exit::Unexpected,
         }
+    }
+}
+
+/// For results of what was done: that nobody reads them any more changes nothing about how it ended.
+pub(crate) fn unless_closed(written: Result<(), CliError>) -> Result<(), CliError> {
+    match written {
+        Err(error) if error.is_closed_output() => Ok(()),
+        written => written,
     }
 }

@@ -81,8 +81,8 @@ pub async fn run(cli: &Cli, session: &mut Session) -> Exit {
     session.printer.clear_live();
     match done {
         Ok(exit) => exit,
-        // Whoever read the output has seen enough.
-        Err(error::CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        // Whoever read it has seen enough of what there is. Verbs that do something keep their own exit code.
+        Err(error) if error.is_closed_output() => Exit::Done,
         Err(error) => {
             session.fail(cli.common.output, &error);
             error.exit()

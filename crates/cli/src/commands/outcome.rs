@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use windlass_api::{Duration, Outcome};
 
 use crate::cluster::Cluster;
-use crate::error::CliError;
+use crate::error::{CliError, unless_closed};
 use crate::follow::{End, follow};
 use crate::request::{Request, RequestRef, rollback_of};
 use crate::table::paint;
@@ -81,18 +81,17 @@ fn finished(
 ) -> Result<Exit, CliError> {
     let (request, rollback) = (RequestView::from(request), rollback.map(RequestView::from));
     let value = json!({"request": request, "rollback": rollback, "exitCode": exit.code()});
-    if format == OutputFormat::Json {
-        session.printer.json_line("Result", &value)?;
-    } else {
-        session.printer.result(format, "Result", &value, |color| {
+    unless_closed(match format {
+        OutputFormat::Json => session.printer.json_line("Result", &value),
+        _ => session.printer.result(format, "Result", &value, |color| {
             let mut text = summary(&request, color);
             if let Some(rollback) = &rollback {
                 text.push('\n');
                 text.push_str(&summary(rollback, color));
             }
             text
-        })?;
-    }
+        }),
+    })?;
     if exit != Exit::Done {
         let next = next_command(&request, rollback.as_ref(), &session.program);
         if format == OutputFormat::Table && !next.is_empty() {
@@ -132,6 +131,7 @@ fn detached(
 ) -> Result<Exit, CliError> {
     let (exit, why) = match end {
         End::Signal(exit) => (*exit, "detached".to_owned()),
+        End::Unread => (Exit::Unknown, "nobody reads the output any more".to_owned()),
         _ => (Exit::Unknown, format!("not over after {}", timeout.unwrap_or_default())),
     };
     let program = &session.program;
@@ -141,15 +141,14 @@ fn detached(
         cluster.namespace
     );
     session.printer.note(&text);
-    if format != OutputFormat::Table {
-        let value = json!({
-            "request": reference.to_string(), "namespace": cluster.namespace, "reason": why, "followAgain": again,
-            "exitCode": exit.code(),
-        });
-        match format {
-            OutputFormat::Json => session.printer.json_line("Detached", &value)?,
-            _ => session.printer.result(format, "Detached", &value, |_| String::new())?,
-        }
-    }
+    let value = json!({
+        "request": reference.to_string(), "namespace": cluster.namespace, "reason": why, "followAgain": again,
+        "exitCode": exit.code(),
+    });
+    unless_closed(match format {
+        OutputFormat::Table => Ok(()),
+        OutputFormat::Json => session.printer.json_line("Detached", &value),
+        OutputFormat::Yaml => session.printer.result(format, "Detached", &value, |_| String::new()),
+    })?;
     Ok(exit)
 }

@@ -6,7 +6,7 @@ use windlass_api::{Duration, Outcome};
 
 use super::{rollback, upgrade};
 use crate::cluster::Cluster;
-use crate::error::CliError;
+use crate::error::{CliError, unless_closed};
 use crate::follow::{End, follow};
 use crate::request::{Draft, Request, delete};
 use crate::view::request::Shown;
@@ -77,7 +77,7 @@ pub(super) async fn show(
     match end? {
         End::Over(request) => print(session, common, &request, exit_code),
         End::Signal(exit) => Ok(exit),
-        End::Timeout => {
+        _ => {
             session.printer.note(&format!("No plan after {}. Nothing was changed.", timeout.unwrap_or_default()));
             Ok(Exit::Unknown)
         }
@@ -94,10 +94,10 @@ fn print(session: &mut Session, common: &Common, request: &Request, exit_code: b
     };
     let shown = Shown::of(request)?;
     let value = json!({"exitCode": exit.code(), "result": shown});
-    session.printer.result(common.output, "Plan", &value, |color| match status.outcome {
+    unless_closed(session.printer.result(common.output, "Plan", &value, |color| match status.outcome {
         Some(Outcome::Planned) => shown.plan_text(color),
         _ => String::new(),
-    })?;
+    }))?;
     match status.outcome {
         Some(Outcome::Planned) => {}
         Some(Outcome::NothingToDo) => session.printer.note(&format!("Nothing to do: {message}")),

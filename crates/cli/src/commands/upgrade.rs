@@ -7,7 +7,7 @@ use windlass_api::{Components, Duration, ManagedApp, Subject, UpgradeRequestSpec
 
 use super::outcome::until_the_end;
 use crate::cluster::Cluster;
-use crate::error::CliError;
+use crate::error::{CliError, unless_closed};
 use crate::request::Draft;
 use crate::view::apps::{active, component_names};
 use crate::{Common, Exit, Following, OutputFormat, Session, TargetArg, UpgradeApp, UpgradeWhat, operator};
@@ -107,13 +107,13 @@ pub(super) async fn make_and_follow(
     if following.no_wait {
         let namespace = &cluster.namespace;
         let value = json!({"request": reference.to_string(), "namespace": namespace});
-        session.printer.result(common.output, "Created", &value, |_| format!("{reference} created\n"))?;
+        unless_closed(session.printer.result(common.output, "Created", &value, |_| format!("{reference} created\n")))?;
         session.printer.note(&format!("Follow it: {} wait {reference} -n {namespace}", session.program));
         return Ok(Exit::Done);
     }
     if common.output == OutputFormat::Json {
         let value = json!({"request": reference.to_string(), "namespace": cluster.namespace});
-        session.printer.json_line("Created", &value)?;
+        unless_closed(session.printer.json_line("Created", &value))?;
     } else {
         session.printer.note(&format!("{reference} created; Ctrl-C detaches, and the operation goes on."));
     }

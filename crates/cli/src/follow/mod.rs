@@ -33,10 +33,12 @@ pub(crate) enum End {
     Signal(Exit),
     /// The time was over.
     Timeout,
+    /// Nobody reads the changes any more.
+    Unread,
 }
 
-/// Follows this request, and no other of its name, until the end; `deadline` ends it sooner. With JSON the changes are results,
-/// otherwise progress.
+/// Follows this request, and no other of its name, until the end; `deadline` ends it sooner. With JSON the changes are
+/// results, otherwise progress.
 pub(crate) async fn follow(
     session: &mut Session,
     cluster: &Cluster,
@@ -66,13 +68,20 @@ pub(crate) async fn follow(
             item = stream.next() => match item {
                 Some(Ok(Some(request))) if request.meta().uid.as_deref() == uid => {
                     complained = None;
+                    let mut unread = false;
                     for change in progress.advance(&request) {
                         said = Instant::now();
-                        show(session, reference, &change, format)?;
+                        match show(session, reference, &change, format) {
+                            Err(error) if error.is_closed_output() => unread = true,
+                            shown => shown?,
+                        }
                     }
                     if request.status().is_some_and(|status| status.outcome.is_some()) {
                         session.printer.clear_live();
                         return Ok(End::Over(Box::new(request)));
+                    }
+                    if unread {
+                        return Ok(End::Unread);
                     }
                 }
                 // Another one of this name is not the one that was there.
