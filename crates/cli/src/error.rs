@@ -59,6 +59,18 @@ pub(crate) enum CliError {
         /// The request.
         request: String,
     },
+    /// A request was asked for, and the answer did not come.
+    #[error("{source}. {request} may have been made all the same")]
+    MaybeMade {
+        /// The request.
+        request: String,
+        /// Where.
+        namespace: String,
+        /// Whether it would only plan.
+        only_plans: bool,
+        /// What came instead of the answer.
+        source: CallError,
+    },
     /// A name that an upgrade and a rollback have.
     #[error("{name} is the name of an upgrade and of a rollback")]
     AmbiguousRequest {
@@ -137,6 +149,7 @@ impl CliError {
             Self::OperatorUnknown { .. } => "operator-unknown",
             Self::NotFound { .. } => "not-found",
             Self::Gone { .. } => "request-gone",
+            Self::MaybeMade { .. } => "request-maybe-made",
             Self::AmbiguousRequest { .. } => "request-ambiguous",
             Self::Busy { .. } => "app-busy",
             Self::ComponentNotNamed { .. } => "component-not-named",
@@ -168,6 +181,13 @@ impl CliError {
                 hint => hint,
             },
             Self::NotFound { hint, .. } => hint.clone(),
+            Self::MaybeMade { only_plans: true, .. } => {
+                "it changes nothing, and may be deleted; repeat the command".into()
+            }
+            Self::MaybeMade { request, namespace, .. } => {
+                let named = format!("{request} -n {namespace}");
+                format!("look before you repeat it: {program} wait {named}; to stop it: {program} cancel {named}")
+            }
             Self::AmbiguousRequest { name } => format!("say which one: upgrade/{name} or rollback/{name}"),
             Self::Busy { active, .. } => format!("follow it: {program} wait {active}"),
             Self::ComponentNotNamed { components, version, .. } => match components.first() {
@@ -204,7 +224,7 @@ impl CliError {
             | Self::NotConfirmed { .. }
             | Self::UnknownCode(_) => Exit::Usage,
             Self::Busy { .. } => Exit::Busy,
-            Self::Gone { .. } => Exit::Unknown,
+            Self::Gone { .. } | Self::MaybeMade { only_plans: false, .. } => Exit::Unknown,
             _ => Exit::Unexpected,
         }
     }

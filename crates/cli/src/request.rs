@@ -21,8 +21,6 @@ use crate::error::CliError;
 const LONGEST_NAME: usize = 52;
 /// How many digits make names differ.
 const SUFFIX: u32 = 6;
-/// How often another name is tried.
-const NAMES: u64 = 3;
 
 /// Which request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,21 +145,26 @@ impl Draft {
         }
     }
 
-    /// Makes the request, under a name of its own.
-    pub(crate) async fn create(&self, cluster: &Cluster, now: Timestamp) -> Result<Request, CliError> {
-        let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
-        let mut attempt = 0;
-        loop {
-            let name = name(self.app(), &self.target(), millis + attempt);
-            attempt += 1;
-            match self.create_as(cluster, &name).await {
-                Err(error) if error.is_exists() && attempt < NAMES => {}
-                made => return Ok(made?),
-            }
+    /// Whether it only plans.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        match self {
+            Self::Upgrade(spec) => spec.dry_run(),
+            Self::Rollback(spec) => spec.dry_run(),
         }
     }
 
-    async fn create_as(&self, cluster: &Cluster, name: &str) -> Result<Request, CallError> {
+    /// A name of its own, by the time at which it is made; each attempt has another one.
+    pub(crate) fn reference(&self, now: Timestamp, attempt: u64) -> RequestRef {
+        let kind = match self {
+            Self::Upgrade(_) => OperationKind::UpgradeRequest,
+            Self::Rollback(_) => OperationKind::RollbackRequest,
+        };
+        let millis = u64::try_from(now.as_millisecond()).unwrap_or(0) + attempt;
+        RequestRef { kind, name: name(self.app(), &self.target(), millis) }
+    }
+
+    /// Makes the request under this name.
+    pub(crate) async fn create(&self, cluster: &Cluster, name: &str) -> Result<Request, CallError> {
         let namespace = &cluster.namespace;
         match self {
             Self::Upgrade(spec) => {

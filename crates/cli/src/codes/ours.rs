@@ -64,6 +64,11 @@ pub(super) const CODES: &[Row] = &[
         "Look at the app: `show app` says how the last operation ended.",
     ),
     (
+        "request-maybe-made",
+        "The answer to the creation of a request was lost, so whether it is there cannot be told.",
+        "Look before you repeat it: `windlass wait NAME` or `windlass history APP`.",
+    ),
+    (
         "rollback-target-not-named",
         "The last operation of the app is not an upgrade that could be taken back.",
         "Name an upgrade (--to-request) or a restore point (--to).",

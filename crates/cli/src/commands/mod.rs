@@ -6,6 +6,7 @@ mod crd;
 mod explain;
 mod history;
 mod list;
+mod make;
 mod outcome;
 mod plan;
 mod reference;

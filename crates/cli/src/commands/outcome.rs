@@ -134,13 +134,37 @@ fn detached(
         End::Unread => (Exit::Unknown, "nobody reads the output any more".to_owned()),
         _ => (Exit::Unknown, format!("not over after {}", timeout.unwrap_or_default())),
     };
-    let program = &session.program;
-    let again = format!("{program} wait {reference} -n {}", cluster.namespace);
+    leave(session, cluster, format, reference, &format!("{why}; the operation goes on"), exit)
+}
+
+/// Leaves a request to itself: says why and how to go on with it, also in place of a result.
+pub(super) fn leave(
+    session: &mut Session,
+    cluster: &Cluster,
+    format: OutputFormat,
+    reference: &RequestRef,
+    why: &str,
+    exit: Exit,
+) -> Result<Exit, CliError> {
+    let (program, namespace) = (&session.program, &cluster.namespace);
+    let again = format!("{program} wait {reference} -n {namespace}");
     let text = format!(
-        "{reference}: {why}; the operation goes on.\n  follow it again: {again}\n  cancel it: {program} cancel {reference} -n {}",
-        cluster.namespace
+        "{reference}: {why}.\n  follow it again: {again}\n  cancel it: {program} cancel {reference} -n {namespace}"
     );
     session.printer.note(&text);
+    detached_document(session, cluster, format, reference, why, Some(&again), exit)
+}
+
+/// What is written in place of a result by a command that leaves before there is one.
+pub(super) fn detached_document(
+    session: &mut Session,
+    cluster: &Cluster,
+    format: OutputFormat,
+    reference: &RequestRef,
+    why: &str,
+    again: Option<&str>,
+    exit: Exit,
+) -> Result<Exit, CliError> {
     let value = json!({
         "request": reference.to_string(), "namespace": cluster.namespace, "reason": why, "followAgain": again,
         "exitCode": exit.code(),

@@ -4,6 +4,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use windlass_api::{Duration, Outcome};
 
+use super::make::{Made, make};
 use super::{rollback, upgrade};
 use crate::cluster::Cluster;
 use crate::error::{CliError, unless_closed};
@@ -46,16 +47,13 @@ pub(super) async fn show(
 ) -> Result<Exit, CliError> {
     operator::require(session, cluster, &common.operator_namespace).await?;
     draft.set_dry_run();
-    // Caught before there is a request, which would be left behind.
-    session.signals.catch()?;
-    let now = session.clock.now();
-    let request = tokio::select! {
-        biased;
-        exit = session.signals.next() => {
-            session.printer.note("Nothing was changed; a request that only plans may have been made.");
+    let request = match make(session, cluster, &draft).await? {
+        Made::Request(request) => request,
+        Made::Signal(exit, reference) => {
+            let text = format!("Nothing was changed; {reference} may have been made, only plans and may be deleted.");
+            session.printer.note(&text);
             return Ok(exit);
         }
-        made = draft.create(cluster, now) => made?,
     };
     let reference = request.reference();
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.as_std()));

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use windlass_api::{Components, Duration, ManagedApp, Subject, UpgradeRequestSpec, UpgradeTarget};
 
-use super::outcome::until_the_end;
+use super::make::{Made, make};
+use super::outcome::{leave, until_the_end};
 use crate::cluster::Cluster;
 use crate::error::{CliError, unless_closed};
 use crate::request::Draft;
@@ -102,7 +103,13 @@ pub(super) async fn make_and_follow(
     following: &Following,
     timeout: Option<Duration>,
 ) -> Result<Exit, CliError> {
-    let request = draft.create(cluster, session.clock.now()).await?;
+    let request = match make(session, cluster, draft).await? {
+        Made::Request(request) => request,
+        Made::Signal(exit, reference) => {
+            let why = "detached before the answer came; it may have been made";
+            return leave(session, cluster, common.output, &reference, why, exit);
+        }
+    };
     let reference = request.reference();
     if following.no_wait {
         let namespace = &cluster.namespace;

@@ -60,6 +60,50 @@ async fn a_command_that_is_told_to_end_detaches_and_says_how_to_go_on_watching()
     }
 }
 
+/// A client whose requests to create an upgrade are executed, and their answers are not seen.
+fn unanswered(server: &SimServer, fault: Fault) -> Client {
+    let faults = Faults::new(1);
+    faults.add(Rule::new(Matcher::any().verb("create").resource("upgraderequests"), fault));
+    faults.client(server, Identity::admin())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_told_to_end_before_the_answer_names_what_may_have_been_made() {
+    for (signal, exit) in [(Exit::Interrupted, 130), (Exit::Terminated, 143)] {
+        let server = server().await;
+        let client = server.client();
+        operator(&client, 1).await;
+        let through = unanswered(&server, Fault::Hang);
+        let made = async { drop(first_upgrade(&client).await) };
+        let ended = interrupted(&through, "upgrade app notes --to 1.4.1 -o json", signal, made).await;
+        let name = first_upgrade(&client).await;
+        assert_eq!(ended.exit, exit, "{}", ended.err);
+        let text = format!(
+            "upgrade/{name}: detached before the answer came; it may have been made.\n  follow it again: windlass wait upgrade/{name} -n default\n"
+        );
+        assert!(ended.err.contains(&text), "{}", ended.err);
+        let document: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((&document["kind"], &document["exitCode"]), (&json!("Detached"), &json!(exit)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_answer_was_lost_may_have_been_made_and_is_named() {
+    for (line, exit) in [("upgrade app notes --to 1.4.1 -o json", 8), ("plan app notes --to 1.4.1 -o json", 1)] {
+        let server = server().await;
+        let client = server.client();
+        operator(&client, 1).await;
+        let ended = windlass(&unanswered(&server, Fault::LostReply), line).await;
+        let name = first_upgrade(&client).await;
+        assert_eq!(ended.exit, exit, "{line}: {}", ended.err);
+        assert!(ended.err.contains(&format!(". upgrade/{name} may have been made all the same\n")), "{}", ended.err);
+        let look = format!("windlass wait upgrade/{name} -n default");
+        assert_eq!(ended.err.contains(&look), exit == 8, "{}", ended.err);
+        let document: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((&document["kind"], &document["code"]), (&json!("Error"), &json!("request-maybe-made")));
+    }
+}
+
 /// An upgrade that failed, and whose rollback is at work.
 async fn rolling_back(client: &Client) {
     let name = first_upgrade(client).await;
