@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use windlass_api::{Duration, Outcome};
 
 use super::make::{Made, make};
+use super::outcome::detached_document;
 use super::{rollback, upgrade};
 use crate::cluster::Cluster;
 use crate::error::{CliError, unless_closed};
@@ -52,7 +53,7 @@ pub(super) async fn show(
         Made::Signal(exit, reference) => {
             let text = format!("Nothing was changed; {reference} may have been made, only plans and may be deleted.");
             session.printer.note(&text);
-            return Ok(exit);
+            return detached_document(session, cluster, common.output, &reference, "detached", None, exit);
         }
     };
     let reference = request.reference();
@@ -65,21 +66,23 @@ pub(super) async fn show(
         biased;
         exit = session.signals.next() => {
             session.printer.note(&format!("{reference} only planned and may be deleted."));
-            return Ok(exit);
+            return detached_document(session, cluster, common.output, &reference, "detached", None, exit);
         }
         deleted = delete(cluster, &request) => deleted,
     };
     if let Err(error) = deleted {
         session.printer.note(&format!("{reference} only planned and may be deleted: {error}"));
     }
-    match end? {
-        End::Over(request) => print(session, common, &request, exit_code),
-        End::Signal(exit) => Ok(exit),
+    let (exit, why) = match end? {
+        End::Over(request) => return print(session, common, &request, exit_code),
+        End::Signal(exit) => (exit, "detached".to_owned()),
         _ => {
-            session.printer.note(&format!("No plan after {}. Nothing was changed.", timeout.unwrap_or_default()));
-            Ok(Exit::Unknown)
+            let timeout = timeout.unwrap_or_default();
+            session.printer.note(&format!("No plan after {timeout}. Nothing was changed."));
+            (Exit::Unknown, format!("no plan after {timeout}"))
         }
-    }
+    };
+    detached_document(session, cluster, common.output, &reference, &why, None, exit)
 }
 
 fn print(session: &mut Session, common: &Common, request: &Request, exit_code: bool) -> Result<Exit, CliError> {
@@ -99,12 +102,15 @@ fn print(session: &mut Session, common: &Common, request: &Request, exit_code: b
     match status.outcome {
         Some(Outcome::Planned) => {}
         Some(Outcome::NothingToDo) => session.printer.note(&format!("Nothing to do: {message}")),
-        _ => {
+        Some(Outcome::Refused) => {
             session.printer.note("Refused; nothing was changed:");
             for refusal in refusals(&message) {
                 session.printer.note(&format!("  - {refusal}"));
             }
         }
+        // As when somebody else cancels it.
+        Some(other) => session.printer.note(&format!("No plan: {other:?}: {message}")),
+        None => {}
     }
     Ok(exit)
 }

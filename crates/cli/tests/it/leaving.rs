@@ -156,7 +156,7 @@ async fn a_plan_that_is_not_waited_for_leaves_no_request_unless_that_takes_long_
             faults.add(Rule::new(Matcher::any().verb("delete").resource("upgraderequests"), Fault::Hang));
         }
         let through = faults.client(&server, Identity::admin());
-        let plan = windlass_in(&through, "plan app notes --to 1.4.1", |session| Session { signals, ..session });
+        let plan = windlass_in(&through, "plan app notes --to 1.4.1 -o json", |session| Session { signals, ..session });
         let kill = async {
             first_upgrade(&client).await;
             sender.send(Exit::Interrupted).unwrap();
@@ -166,7 +166,9 @@ async fn a_plan_that_is_not_waited_for_leaves_no_request_unless_that_takes_long_
         };
         let both = async { tokio::join!(plan, kill) };
         let (ended, ()) = tokio::time::timeout(Duration::from_secs(3600), both).await.expect("it does not leave");
-        assert_eq!((ended.exit, ended.out.as_str()), (130, ""), "{}", ended.err);
+        assert_eq!(ended.exit, 130, "{}", ended.err);
+        let document: Value = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((&document["kind"], &document["exitCode"]), (&json!("Detached"), &json!(130)));
         assert_eq!(ended.err.contains("only planned and may be deleted."), hangs, "{}", ended.err);
         if !hangs {
             assert!(upgrades(&client).await.is_empty());

@@ -334,6 +334,37 @@ async fn a_plan_is_shown_and_its_request_is_gone() {
     assert!(upgrades(&client).await.is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_plan_is_only_called_refused_when_it_was() {
+    let client = cluster().await;
+    operator(&client, 1).await;
+    for (outcome, said, exit) in [
+        ("Refused", "Refused; nothing was changed:\n  - so it went\n", 3),
+        ("NothingToDo", "Nothing to do: so it went\n", 0),
+        ("Cancelled", "No plan: Cancelled: so it went\n", 4),
+    ] {
+        let status = json!({"outcome": outcome, "message": "so it went"});
+        let (ended, ()) =
+            tokio::join!(windlass(&client, "plan app notes --to 1.4.1"), conclude_upgrade(&client, &status));
+        assert_eq!((ended.exit, ended.err.as_str()), (exit, said));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_is_not_made_in_time_is_a_document_too() {
+    let client = cluster().await;
+    operator(&client, 1).await;
+    for format in ["json", "yaml"] {
+        let ended = windlass(&client, &format!("plan app notes --to 1.4.1 --timeout 5s -o {format}")).await;
+        assert_eq!(ended.exit, 8, "{}", ended.err);
+        let document: Value = serde_yaml_ng::from_str(&ended.out).unwrap();
+        let found = ["kind", "exitCode", "reason", "followAgain"].map(|field| document[field].clone());
+        assert_eq!(found, [json!("Detached"), json!(8), json!("no plan after 5s"), Value::Null]);
+        assert!(upgrades(&client).await.is_empty());
+    }
+    assert_eq!(windlass(&client, "plan app notes --to 1.4.1 --timeout 5s").await.out, "");
+}
+
 fn plan() -> Value {
     use upgrade_core::engine::{Plan, Step};
     let step =
