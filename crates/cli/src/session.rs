@@ -12,6 +12,7 @@ use upgrade_core::ports::Clock;
 use crate::error::CliError;
 use crate::printer::standard_streams;
 use crate::table::{Style, paint};
+use crate::text::clean;
 use crate::{ColorChoice, Common, OutputFormat, Printer, Signals, SystemClock};
 
 /// Streams, clock, signals, terminal and cluster of one command.
@@ -80,9 +81,9 @@ impl Session {
     pub(crate) fn fail(&mut self, format: OutputFormat, error: &CliError) {
         let hint = error.hint(&self.program);
         let red = paint("error:", Style::Bad, self.printer.color_err());
-        self.printer.note(&format!("{red} {error}"));
+        self.printer.note(&format!("{red} {}", clean(&error.to_string())));
         if !hint.is_empty() {
-            self.printer.note(&format!("  next: {hint}"));
+            self.printer.note(&format!("  next: {}", clean(&hint)));
         }
         self.printer.note(&format!("  code: {} ({} explain {0})", error.code(), self.program));
         let value = json!({

@@ -32,9 +32,11 @@ pub(crate) fn components(components: &Components) -> String {
     components.iter().map(|(component, version)| format!("{component}={version}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Text of others without control characters: an object must not be able to move the cursor.
+/// Text of others without characters that control a terminal or the direction of writing: an object must not be able to
+/// move the cursor, or to make a line read as another one.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let controls = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if controls(c) { ' ' } else { c }).collect()
 }
 
 /// `1 claim`, `2 claims`.
@@ -62,6 +64,6 @@ mod tests {
 
     #[test]
     fn control_characters_of_others_do_not_reach_the_terminal() {
-        assert_eq!(clean("a\u{1b}[2Jb\nc"), "a [2Jb c");
+        assert_eq!(clean("a\u{1b}[2Jb\nc\u{9b}d\u{202e}e"), "a [2Jb c d e");
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{CliError, unless_closed};
 use crate::follow::{End, follow};
 use crate::request::{Request, RequestRef, rollback_of};
 use crate::table::paint;
+use crate::text::clean;
 use crate::view::apps::outcome_style;
 use crate::view::request::{RequestView, summary};
 use crate::{Exit, OutputFormat, Session};
@@ -68,7 +69,7 @@ fn say_how_it_ended(session: &mut Session, format: OutputFormat, request: &Reque
     let Some(outcome) = outcome_of(request) else { return };
     let message = request.status().and_then(|status| status.message.clone()).unwrap_or_default();
     let word = paint(&format!("{outcome:?}"), outcome_style(outcome), session.printer.color_err());
-    session.printer.note(&format!("{}: {word}: {}", request.reference(), crate::text::clean(&message)));
+    session.printer.note(&format!("{}: {word}: {}", request.reference(), clean(&message)));
 }
 
 /// The result: of the request, and of the rollback that took it over.
@@ -95,7 +96,7 @@ fn finished(
     if exit != Exit::Done {
         let next = next_command(&request, rollback.as_ref(), &session.program);
         if format == OutputFormat::Table && !next.is_empty() {
-            session.printer.note(&format!("Next: {next}"));
+            session.printer.note(&format!("Next: {}", clean(&next)));
         }
     }
     Ok(exit)

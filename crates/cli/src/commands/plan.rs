@@ -11,6 +11,7 @@ use crate::cluster::Cluster;
 use crate::error::{CliError, unless_closed};
 use crate::follow::{End, follow};
 use crate::request::{Draft, Request, delete};
+use crate::text::clean;
 use crate::view::request::Shown;
 use crate::{Common, Exit, OutputFormat, PlanRollback, PlanWhat, Session, operator};
 
@@ -71,7 +72,7 @@ pub(super) async fn show(
         deleted = delete(cluster, &request) => deleted,
     };
     if let Err(error) = deleted {
-        session.printer.note(&format!("{reference} only planned and may be deleted: {error}"));
+        session.printer.note(&format!("{reference} only planned and may be deleted: {}", clean(&error.to_string())));
     }
     let (exit, why) = match end? {
         End::Over(request) => return print(session, common, &request, exit_code),
@@ -101,7 +102,7 @@ fn print(session: &mut Session, common: &Common, request: &Request, exit_code: b
     }))?;
     match status.outcome {
         Some(Outcome::Planned) => {}
-        Some(Outcome::NothingToDo) => session.printer.note(&format!("Nothing to do: {message}")),
+        Some(Outcome::NothingToDo) => session.printer.note(&format!("Nothing to do: {}", clean(&message))),
         Some(Outcome::Refused) => {
             session.printer.note("Refused; nothing was changed:");
             for refusal in refusals(&message) {
@@ -109,7 +110,7 @@ fn print(session: &mut Session, common: &Common, request: &Request, exit_code: b
             }
         }
         // As when somebody else cancels it.
-        Some(other) => session.printer.note(&format!("No plan: {other:?}: {message}")),
+        Some(other) => session.printer.note(&format!("No plan: {other:?}: {}", clean(&message))),
         None => {}
     }
     Ok(exit)
@@ -130,7 +131,7 @@ fn refusals(message: &str) -> Vec<String> {
             None => refusals.push(part.to_owned()),
         }
     }
-    refusals.iter().map(|refusal| crate::text::clean(refusal)).collect()
+    refusals.iter().map(|refusal| clean(refusal)).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::upgrade::{make_and_follow, may_begin};
 use crate::cluster::Cluster;
 use crate::error::CliError;
 use crate::request::{Draft, Request, of_app};
-use crate::text::{ago, components};
+use crate::text::{ago, clean, components};
 use crate::{Common, Exit, RollbackApp, RollbackWhat, Session, operator};
 
 /// Where to go back to, and what that loses.
@@ -145,7 +145,7 @@ fn obvious(newest_first: &[Request]) -> Result<&UpgradeRequest, String> {
 
 /// What each choice loses, in sentences.
 fn what_is_lost(data: RollbackData, point: Option<&RestorePoint>, now: Timestamp) -> Vec<String> {
-    match (data, point) {
+    let lines: Vec<String> = match (data, point) {
         (RollbackData::Keep, _) => vec![
             "The data is kept as it is: nothing is lost, but the old version starts on data that the new one may have changed."
                 .into(),
@@ -174,7 +174,8 @@ fn what_is_lost(data: RollbackData, point: Option<&RestorePoint>, now: Timestamp
             });
             lines
         }
-    }
+    };
+    lines.iter().map(|line| clean(line)).collect()
 }
 
 #[cfg(test)]
@@ -240,6 +241,11 @@ mod tests {
         );
         let void = what_is_lost(RollbackData::Restore, points.get(1), samples::now());
         assert_eq!(void[1], "It must not be used any more: the app was started again before the release");
+        let mut forged = points[1].clone();
+        forged.spec.void = "\u{1b}[1A\u{1b}[2KNothing is lost".into();
+        forged.spec.components.insert("chart\r".into(), "1\u{9b}2K".into());
+        let lines = what_is_lost(RollbackData::Restore, Some(&forged), samples::now());
+        assert!(lines.iter().all(|line| !line.contains(char::is_control)), "{lines:?}");
         assert!(what_is_lost(RollbackData::Keep, points.first(), samples::now())[0].contains("nothing is lost"));
         assert!(what_is_lost(RollbackData::Restore, None, samples::now())[0].contains("no restore point"));
     }

@@ -10,6 +10,7 @@ use super::outcome::{leave, until_the_end};
 use crate::cluster::Cluster;
 use crate::error::{CliError, unless_closed};
 use crate::request::Draft;
+use crate::text::clean;
 use crate::view::apps::{active, component_names};
 use crate::{Common, Exit, Following, OutputFormat, Session, TargetArg, UpgradeApp, UpgradeWhat, operator};
 
@@ -30,11 +31,12 @@ pub(super) async fn run(
     // An upgrade destroys nothing, so that a script need not say --yes; a person at a terminal gets a moment to look.
     if session.answers.is_some() && !following.yes {
         let current = app.status.as_ref().map(|status| status.current.clone()).unwrap_or_default();
-        session.printer.note(&format!("Upgrade {}/{}: {}", cluster.namespace, args.name, steps(&current, &spec)));
+        let text = format!("Upgrade {}/{}: {}", cluster.namespace, args.name, steps(&current, &spec));
+        session.printer.note(&clean(&text));
         let to: Vec<String> =
             spec.target.components.iter().map(|(name, version)| format!("{name}={version}")).collect();
         let plan = format!("{} plan app {} -n {} --to {}", session.program, args.name, cluster.namespace, to.join(","));
-        session.printer.note(&format!("What that means, step by step: {plan}"));
+        session.printer.note(&clean(&format!("What that means, step by step: {plan}")));
         session.confirm("Go on?", "--yes")?;
     }
     make_and_follow(session, cluster, common, &Draft::Upgrade(spec), following, args.asking.timeout).await

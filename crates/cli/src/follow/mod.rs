@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::error::CliError;
 use crate::printer::document;
 use crate::request::{Request, RequestRef, watch};
-use crate::text::instant;
+use crate::text::{clean, instant};
 use crate::{Exit, OutputFormat, Session};
 
 /// How often a live line is drawn.
@@ -92,6 +92,7 @@ pub(crate) async fn follow(
                     }
                     if complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
                         complained = Some(Instant::now());
+                        let error = clean(&error.to_string());
                         session.printer.note(&format!("lost sight of {reference}, looking again: {error}"));
                     }
                 }
