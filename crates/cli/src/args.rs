@@ -14,8 +14,8 @@ use windlass_operator::manifests::NAMESPACE;
 /// an operation and never stops it (see `cancel`).
 ///
 /// Exit codes: 0 done, or nothing to do; 1 unexpected; 2 usage; 3 refused by the preflight; 4 not reached, everything is as
-/// before; 5 failed and not put right; 6 another operation is active (--no-queue); 8 timeout, outcome unknown; 9 changes
-/// pending (plan --exit-code); 130 and 143 detached by a signal.
+/// before; 5 failed and not put right; 6 another operation is active (--no-queue); 8 outcome unknown: a timeout, a lost
+/// answer, output that nobody reads; 9 changes pending (plan --exit-code); 130 and 143 detached by a signal.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "windlass", version, max_term_width = 100)]
 pub struct Cli {

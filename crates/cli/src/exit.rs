@@ -21,7 +21,7 @@ pub enum Exit {
     NotRecovered,
     /// 6: another operation works on the app, and waiting for it was not wanted.
     Busy,
-    /// 8: the time was over before the end; the outcome is unknown.
+    /// 8: the time was over before the end, an answer was lost, or nobody reads the output any more; the outcome is unknown.
     Unknown,
     /// 9: the plan would change something (`plan --exit-code`).
     ChangesPending,
