@@ -122,7 +122,10 @@ pub struct Snapshots {
     /// The claims to copy. Empty (default) means every claim that the app's workloads mount. When some are named, all others
     /// are left alone: no copy is taken of them, and a rollback does not bring their data back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub claims: Vec<String>,
     /// `Stopped` (default): the app is stopped first, and no write that the old version acknowledged is lost by a rollback.

@@ -122,12 +122,7 @@ impl FluxDelivery {
     }
 
     /// What is to be said about the newest stored release of a HelmRelease.
-    async fn look_into_storage(
-        &self,
-        app: &AppRef,
-        facts: &mut DeliveryObject,
-        live: &Live,
-    ) -> Result<(), FluxError> {
+    async fn look_into_storage(&self, app: &AppRef, facts: &mut DeliveryObject, live: &Live) -> Result<(), FluxError> {
         let release: HelmRelease = live.typed()?;
         if let Some((namespace, _)) = release::storage(&live.object, &release) {
             self.must_be_allowed(app, &live.object, "stores its releases in", &namespace)?;

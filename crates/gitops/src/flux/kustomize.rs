@@ -146,9 +146,9 @@ fn is_harmless_operation(operation: &Value) -> bool {
 fn erases(value: &Value, path: &str) -> bool {
     match value {
         Value::Null => is_read(path),
-        Value::Object(fields) => fields
-            .iter()
-            .any(|(key, value)| key.starts_with('$') || erases(value, &format!("{path}/{key}"))),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key.starts_with('$') || erases(value, &format!("{path}/{key}")))
+        }
         _ => false,
     }
 }

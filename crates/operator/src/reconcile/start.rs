@@ -206,11 +206,8 @@ impl<K: Request> Turn<'_, K> {
 }
 
 fn refusals(verdict: &Verdict) -> String {
-    let texts: Vec<String> = verdict
-        .refusals
-        .iter()
-        .map(|found| refusal(&found.code, &found.message, &found.hint))
-        .collect();
+    let texts: Vec<String> =
+        verdict.refusals.iter().map(|found| refusal(&found.code, &found.message, &found.hint)).collect();
     texts.join("; ")
 }
 
