@@ -69,7 +69,7 @@ pub(crate) enum CliError {
         /// Whether it would only plan.
         only_plans: bool,
         /// What came instead of the answer.
-        source: CallError,
+        source: Box<CallError>,
     },
     /// A name that an upgrade and a rollback have.
     #[error("{name} is the name of an upgrade and of a rollback")]

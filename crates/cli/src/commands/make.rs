@@ -36,7 +36,12 @@ pub(super) async fn make(session: &mut Session, cluster: &Cluster, draft: &Draft
             // Lost on its way, given by something in between, or unreadable: the server may have done it all the same.
             Err(source) if ["api-unreachable", "api-unavailable", "api-unreadable"].contains(&source.code()) => {
                 let (request, namespace) = (reference.to_string(), cluster.namespace.clone());
-                return Err(CliError::MaybeMade { request, namespace, only_plans: draft.is_dry_run(), source });
+                return Err(CliError::MaybeMade {
+                    request,
+                    namespace,
+                    only_plans: draft.is_dry_run(),
+                    source: Box::new(source),
+                });
             }
             Err(error) => return Err(error.into()),
         }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
-use serde::Deserialize as _;
 
 use super::*;
 
