@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_has_no_aliases_is_never_too_much() {
-        for text in ["- ".repeat(500_000), "[".to_owned() + &"0,".repeat(500_000) + "]", "a: b\n---\n".repeat(100_000)]
+        for text in ["-\n".repeat(500_000), "[".to_owned() + &"0,".repeat(500_000) + "]", "a: b\n---\n".repeat(100_000)]
         {
             assert!(values(&text).is_ok(), "{} bytes of {:?}", text.len(), &text[..4]);
         }

@@ -100,7 +100,7 @@ impl Clock for Machine {
 
 /// Whoever awaits this does nothing more.
 async fn die() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Runs until the end, or until it does nothing more: nothing here waits for anything. A runtime does this elsewhere.

@@ -157,8 +157,9 @@ pub fn plan(ask: &UpgradeAsk, facts: &AppFacts) -> Result<Plan, PlanError> {
     if let Some(stretch) = stretch {
         plan = plan.bounded_by(stretch)?;
     }
-    // Its rollback has more steps a claim and a few of its own: an upgrade that could not be rolled back is refused now.
-    let more = if restores { 1 } else { 3 };
+    // Its rollback has three steps more a claim, one with the trial, and a few of its own; for each claim it has the copy's record, and
+    // one undo more. An upgrade that could not be rolled back is refused now.
+    let more = if restores { 2 } else { 4 };
     plan.leaves_room_for(more * inputs.claims.len() + 4)?;
     Ok(plan)
 }

@@ -380,19 +380,23 @@ fn an_upgrade_whose_rollback_could_not_be_stored_is_refused() {
         facts.workloads[0].claims = facts.claims.iter().map(|claim| claim.name.clone()).collect();
         facts
     };
-    let upgrade = |count| upgrade::plan(&upgrade_to("1.1.0"), &with_claims(facts(), count));
-    let most = (1..60).take_while(|count| upgrade(*count).is_ok()).last().unwrap();
-    assert!((12..59).contains(&most), "{most} claims");
-    assert!(matches!(upgrade(most + 1), Err(PlanError::TooLarge { .. })));
-    let (mut ask, facts) = rollback();
-    let copies = (0..most).map(|at| VolumeRecord {
-        claim: name(at),
-        claim_uid: format!("uid-of-{}", name(at)),
-        manifest: manifest.clone(),
-        ..ask.restore_point.volumes[0].clone()
-    });
-    ask.restore_point.volumes = copies.collect();
-    app::rollback::plan(&ask, &with_claims(facts, most)).unwrap();
+    for verify_restore in [false, true] {
+        let mut ask = upgrade_to("1.1.0");
+        ask.app.snapshots.verify_restore = verify_restore;
+        let upgrade = |count| upgrade::plan(&ask, &with_claims(facts(), count));
+        let most = (1..60).take_while(|count| upgrade(*count).is_ok()).last().unwrap();
+        assert!((12..59).contains(&most), "{most} claims");
+        assert!(matches!(upgrade(most + 1), Err(PlanError::TooLarge { .. })));
+        let (mut ask, facts) = rollback();
+        let copies = (0..most).map(|at| VolumeRecord {
+            claim: name(at),
+            claim_uid: format!("uid-of-{}", name(at)),
+            manifest: manifest.clone(),
+            ..ask.restore_point.volumes[0].clone()
+        });
+        ask.restore_point.volumes = copies.collect();
+        app::rollback::plan(&ask, &with_claims(facts, most)).unwrap();
+    }
 }
 
 #[test]
