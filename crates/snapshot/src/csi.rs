@@ -126,18 +126,16 @@ impl CsiSnapshots {
         if written == Some(policy_name(policy)) {
             return Ok(());
         }
-        let mut patch = JsonPatch::for_uid(&volume.uid);
-        if policy == ReclaimPolicy::Delete {
-            if now.phase != "Bound" {
-                return Err(Error::VolumePhase {
-                    volume: volume.name.clone(),
-                    phase: now.phase,
-                    refused: "not set to Delete, it would be deleted at once".into(),
-                    passes: false,
-                });
-            }
-            patch = patch.at_version(&found.resource_version().unwrap_or_default());
+        if policy == ReclaimPolicy::Delete && now.phase != "Bound" {
+            return Err(Error::VolumePhase {
+                volume: volume.name.clone(),
+                phase: now.phase,
+                refused: "not set to Delete, it would be deleted at once".into(),
+                passes: false,
+            });
         }
+        // Since an answer that took long somebody may have put the policy back.
+        let patch = JsonPatch::for_uid(&volume.uid).at_version(&found.resource_version().unwrap_or_default());
         let path = ["spec", "persistentVolumeReclaimPolicy"];
         self.patch_volume(&volume.name, patch.add(path, policy_name(policy))).await
     }
@@ -203,8 +201,10 @@ impl CsiSnapshots {
                 return Err(Error::NotOurs { kind: Kind::Content, name: name.into(), seen });
             }
         }
-        let patch = JsonPatch::for_uid(&content.uid().unwrap_or_default());
-        let patch = patch.add(["spec", "deletionPolicy"], policy_name(policy)).build();
+        let patch = JsonPatch::for_uid(&content.uid().unwrap_or_default())
+            .at_version(&content.resource_version().unwrap_or_default())
+            .add(["spec", "deletionPolicy"], policy_name(policy))
+            .build();
         let done = self.contents().patch(name, &patch_params(), &patch).await;
         done.map_err(CallError::on::<VolumeSnapshotContent>("patch", "", name))?;
         Ok(())

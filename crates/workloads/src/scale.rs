@@ -93,10 +93,10 @@ async fn the_workload(
     }
 }
 
-/// Scales to 0, or suspends.
+/// Scales to 0, or suspends, what was just read: since an answer that took long somebody may have started it again.
 pub(crate) async fn stop(client: &Client, workload: &ObjectRef, uid: &str) -> Result<(), Error> {
     let (kind, now) = the_workload(client, workload, uid).await?;
-    let patch = JsonPatch::for_uid(uid);
+    let patch = JsonPatch::for_uid(uid).at_version(&now.resource_version);
     if kind == WorkloadKind::CronJob {
         if now.suspend == Some(true) {
             return Ok(());

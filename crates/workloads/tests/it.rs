@@ -11,7 +11,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use kube_sim::{Config, SimServer};
+use kube_sim::faults::{Fault, Faults, Matcher, Rule};
+use kube_sim::{Config, Identity, SimServer};
 use serde_json::{Value, from_value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use upgrade_core::Failure;
@@ -99,6 +100,30 @@ async fn stopping_leaves_no_owner_of_replicas_behind_and_starting_needs_the_vers
     assert_eq!(port.state(&gone).await.unwrap(), None);
     let daemons = ObjectRef::new("example.com", "Thing", NS, "x");
     assert_eq!(code(port.stop(&daemons, &uid).await), "cannot-stop");
+}
+
+/// As by a leader whose answer was stuck until its successor had done everything and started the workload again.
+#[tokio::test]
+async fn what_has_changed_since_it_was_read_is_not_stopped() {
+    let server = server();
+    let client = server.client();
+    let (object, made) = deployment(&client).await;
+    let faults = Faults::new(1);
+    faults.add(Rule::new(Matcher::any().verb("patch"), Fault::Latency(std::time::Duration::from_secs(1))).times(1));
+    let port = KubeWorkloads::new(faults.client(&server, Identity::user("windlass")));
+    let touched = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let touch = json!({ "metadata": { "annotations": { "touched": "yes" } } });
+        let api = Api::<Deployment>::namespaced(client.clone(), NS);
+        api.patch("notes", &PatchParams::default(), &Patch::Merge(&touch)).await.unwrap();
+    };
+    let uid = made.uid().unwrap();
+    let (stopped, ()) = tokio::join!(port.stop(&object, &uid), touched);
+    let stale = stopped.unwrap_err();
+    assert_eq!((stale.code.as_str(), stale.retryable), ("changed-meanwhile", true));
+    assert_eq!(port.state(&object).await.unwrap().unwrap().replicas, 3);
+    port.stop(&object, &uid).await.unwrap();
+    assert_eq!(port.state(&object).await.unwrap().unwrap().replicas, 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! The end of restore points, of their copies and of replaced volumes.
+//! The end of restore points, of their copies and of replaced volumes, and what is decided too late.
 
 use kube::api::DeleteParams;
+use kube_sim::faults::{Fault, Faults, Matcher, Rule};
 use upgrade_core::ports::{CopyRecord, Disposal, Leaving};
 use windlass_api::RestorePoint;
 use windlass_snapshot::COPIES;
@@ -212,4 +213,31 @@ async fn a_restore_point_waits_for_its_copies_and_is_changed_only_as_it_was_read
     store.let_go(&leaving).await.unwrap();
     assert!(points.get_opt("notes-1").await.unwrap().is_none());
     store.let_go(&leaving).await.unwrap();
+}
+
+/// As by a leader whose answer was stuck until its successor had changed the object.
+#[tokio::test(start_paused = true)]
+async fn no_policy_is_changed_on_what_has_changed_since_it_was_read() {
+    let cluster = by_hand().await;
+    cluster.copied().await;
+    let volume = cluster.protected(&cluster.old).await;
+    let faults = Faults::new(1);
+    faults.add(Rule::new(Matcher::any().verb("patch"), Fault::Latency(Duration::from_secs(2))).times(2));
+    let port = CsiSnapshots::new(faults.client(&cluster.server, Identity::user("windlass")));
+    let touched = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let touch = Patch::Merge(json!({ "metadata": { "annotations": { "touched": "yes" } } }));
+        cluster.volumes().patch(&cluster.old, &PatchParams::default(), &touch).await.unwrap();
+        cluster.contents().patch("c", &PatchParams::default(), &touch).await.unwrap();
+    };
+    let (kept, given_up, ()) = tokio::join!(
+        port.set_policy(&volume, ReclaimPolicy::Retain),
+        port.set_content_policy("c", ReclaimPolicy::Delete),
+        touched
+    );
+    assert_eq!((code(kept).as_str(), code(given_up).as_str()), ("changed-meanwhile", "changed-meanwhile"));
+    assert_eq!(cluster.volume(&cluster.old).await.unwrap().reclaim_policy, ReclaimPolicy::Delete);
+    assert_eq!(cluster.contents().get("c").await.unwrap().spec.deletion_policy.as_deref(), Some("Retain"));
+    assert_eq!(code(port.set_policy(&volume, ReclaimPolicy::Retain).await), "done");
+    assert_eq!(code(port.set_content_policy("c", ReclaimPolicy::Delete).await), "done");
 }

@@ -174,12 +174,13 @@ pub struct VolumeState {
 ///   restore `restore_aside`, `claim` and `volume` until it is bound, `set_policy` of the restored volume to Retain, `drop_claim` of
 ///   the helper, `reserve`, `drop_claim` of the original, `recreate`, `claim` until it is bound. To undo: `drop_snapshot` of a
 ///   snapshot, `discard` of a restored volume.
-/// - **Guarantees**: a write names the UID it is meant for and is refused by the server for any other object; nothing without our
+/// - **Guarantees**: a write names the UID it is meant for and is refused by the server for any other object, and a policy is changed
+///   only on the object as it was just read; nothing without our
 ///   label is ever deleted, except by `drop_claim` of an app's claim, which refuses unless its volume is on Retain *in the same
 ///   read*.
 /// - **Assumptions**: a CSI driver with the external snapshotter.
 /// - **Cancellation**: any call may be dropped and repeated: names are deterministic.
-/// - **Errors**: `*-gone`, `*-replaced`, `not-ours`, `not-retained` (permanent), `api-*` (retryable).
+/// - **Errors**: `*-gone`, `*-replaced`, `not-ours`, `not-retained` (permanent), `changed-meanwhile` and `api-*` (retryable).
 #[cfg_attr(feature = "mocks", mockall::automock)]
 #[async_trait]
 pub trait SnapshotManager: Send + Sync {

@@ -113,8 +113,8 @@ pub struct WorkloadState {
 /// Finds, stops and puts back workloads.
 ///
 /// - **Flow**: `find` for facts; `stop` each; `holders` until none is left; `start` with the recorded numbers.
-/// - **Guarantees**: replicas change through the scale subresource only, so that no ownership is left behind; `start` writes
-///   only if the object still has the resource version given.
+/// - **Guarantees**: replicas change through the scale subresource only, so that no ownership is left behind; `stop` writes
+///   only if the object is still as it has just read it, `start` only if it still has the resource version given.
 /// - **Assumptions**: what is stopped is suspended above, so that nobody scales it back.
 /// - **Cancellation**: any call may be dropped and repeated.
 /// - **Errors**: `workload-gone`, `workload-replaced`, `cannot-stop`, `pod-in-use`, `unknown-delivery` (permanent);
