@@ -80,6 +80,11 @@ impl JsonPatch {
     }
 }
 
+/// Why a client has not sent a write: this process has lost the right to make it, which is named here. No answer of the API server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not sent, because {0} was lost: this process may not act any more")]
+pub struct GuardLost(pub String);
+
 /// What kind of refusal it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -95,6 +100,7 @@ enum Kind {
     Unavailable,
     Unreachable,
     Unreadable,
+    GuardLost,
 }
 
 /// A call to the API server that did not work, and what it was for.
@@ -137,6 +143,7 @@ impl CallError {
         let (kind, message) = match error {
             kube::Error::Api(status) => (kind_of(&status), status.message),
             kube::Error::SerdeError(error) => (Kind::Unreadable, error.to_string()),
+            kube::Error::Service(error) if error.is::<GuardLost>() => (Kind::GuardLost, error.to_string()),
             other => (Kind::Unreachable, chain(&other)),
         };
         Self { verb, resource, target, message, kind }
@@ -158,6 +165,7 @@ impl CallError {
             Kind::Unavailable => "api-unavailable",
             Kind::Unreachable => "api-unreachable",
             Kind::Unreadable => "api-unreadable",
+            Kind::GuardLost => "guard-lost",
         }
     }
 
@@ -170,6 +178,7 @@ impl CallError {
             Kind::Unauthorized => "check the credentials Windlass uses for the cluster".into(),
             Kind::Unreachable | Kind::Unavailable => "check that the API server can be reached".into(),
             Kind::NotFound => format!("check that the cluster serves `{}`", self.resource),
+            Kind::GuardLost => "another instance goes on from the journal".into(),
             _ => String::new(),
         }
     }
@@ -177,9 +186,9 @@ impl CallError {
     /// Whether the same call may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        use Kind::{Conflict, Throttled, Unauthorized, Unavailable, Unreachable};
+        use Kind::{Conflict, GuardLost, Throttled, Unauthorized, Unavailable, Unreachable};
         // A token that has just been rotated is refused once.
-        matches!(self.kind, Conflict | Throttled | Unauthorized | Unavailable | Unreachable)
+        matches!(self.kind, Conflict | GuardLost | Throttled | Unauthorized | Unavailable | Unreachable)
     }
 
     /// The object, or the kind itself, is not there.

@@ -137,8 +137,8 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
     let clock = embedding.clock.clone();
     let term = SignedDuration::from_secs(args.lease_seconds.into());
     let identity = format!("{}_{}", args.identity, embedding.instance);
-    let client = bounded::client(&client, term);
-    let mut elector = Elector::new(client.clone(), &args.namespace, identity.clone(), term, clock.clone());
+    let unfenced = bounded::client(&client, term, None);
+    let mut elector = Elector::new(unfenced, &args.namespace, identity.clone(), term, clock.clone());
     let context = Arc::new(context(&args, client, embedding, &elector, &identity, &stop)?);
 
     let server = http::serve(args.listen, context.clone(), stop.clone());
@@ -183,7 +183,9 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
         () = election => {
             // What is being decided is finished and written; nothing new is begun.
             if tokio::time::timeout(GRACE, &mut controllers).await.is_err() {
-                tracing::warn!("a step was still running: the next leader goes on from its intent");
+                // Its last write may still be on its way: a successor waits the term out.
+                tracing::warn!("a step was still running: the lease lapses, the next leader goes on from its intent");
+                return Ok(());
             }
         }
     }
@@ -191,6 +193,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
     Ok(())
 }
 
+/// Everything in it writes only while `elector` leads.
 pub(crate) fn context(
     args: &Args,
     client: Client,
@@ -200,6 +203,8 @@ pub(crate) fn context(
     stop: &CancellationToken,
 ) -> anyhow::Result<Context> {
     let Embedding { clock, wrap_git, charts, .. } = embedding;
+    let term = SignedDuration::from_secs(args.lease_seconds.into());
+    let client = bounded::client(&client, term, Some(elector.leadership()));
     let charts = charts.unwrap_or_else(|| Arc::new(HelmCli::new(&args.helm)));
     let apps = ManagedApps::new(client.clone(), clock.clone());
     let mut options = Options::new(clock.clone());

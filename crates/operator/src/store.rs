@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::engine::{Journal, Plan};
 use upgrade_core::ports::{JournalStore, Revision, SaveError, Stored};
-use windlass_api::Condition;
 use windlass_api::call::{CallError, patch_params};
+use windlass_api::{Condition, OperationStatus};
 
 use crate::conditions::{self, Said};
 use crate::kinds::Request;
@@ -107,6 +107,11 @@ pub(crate) fn failed(error: &CallError) -> Failure {
         hint: error.hint(),
         retryable: error.is_retryable(),
     }
+}
+
+/// Whether plan and journal are stored. A plan alone is that of a dry run.
+pub(crate) fn is_planned(status: &OperationStatus) -> bool {
+    status.plan.is_some() && status.journal.is_some()
 }
 
 /// Reads plan and journal out of a request's status; `None` when there is no plan yet.

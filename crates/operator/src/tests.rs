@@ -1,6 +1,8 @@
 //! The operator's own wiring on an API server: every port is the real one, and the tests play the controllers around it.
 
+mod ending;
 mod events;
+mod leading;
 mod stuck;
 mod takeover;
 

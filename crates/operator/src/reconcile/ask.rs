@@ -17,7 +17,7 @@ use windlass_api::{Leftover, ManagedApp, OperationKind, RollbackData, RollbackRe
 use super::{Turn, inputs_of};
 use crate::kinds::{Either, Request};
 use crate::resolve;
-use crate::store::{failed, record};
+use crate::store::{failed, is_planned, record};
 
 /// Marks rollbacks that nobody asked for by hand.
 pub(crate) const AUTOMATIC: &str = "upgrades.windlass.dev/automatic";
@@ -133,7 +133,7 @@ impl<K: Request> Turn<'_, K> {
                         && request.subject().name == self.request.subject().name,
                     is_upgrade: matches!(request.either(), Either::Upgrade(_)),
                     over: status.outcome.is_some(),
-                    planned: status.plan.is_some() && status.journal.is_some(),
+                    planned: is_planned(&status),
                     created: request.creation_timestamp().map(|at| at.0),
                     leftovers: status.leftovers,
                     inputs: record.as_ref().and_then(|(plan, _)| inputs_of(plan)),

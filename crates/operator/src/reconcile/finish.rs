@@ -11,7 +11,7 @@ use upgrade_core::app::after::{FollowUp, Situation, follow_up, sighting};
 use upgrade_core::app::inherit::{Operation, Settled, TakeOver, settled, take_over};
 use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Cause, Journal, Plan};
-use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume};
+use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume, Revision};
 use windlass_api::call::{CallError, patch_params, post_params};
 use windlass_api::{
     Condition, Leftover, OperationKind, OperationStatus, Outcome, RollbackData, RollbackRequest, RollbackRequestSpec,
@@ -24,7 +24,7 @@ use crate::conditions::{self, Said};
 use crate::kinds::{Either, Request};
 use crate::metrics::Ended;
 use crate::status;
-use crate::store::{RequestStore, failed, record};
+use crate::store::{RequestStore, failed, is_planned, record};
 
 impl<K: Request> Turn<'_, K> {
     /// The engine has ended the operation: says how, and hands over to a rollback where one follows. The answer is when to look
@@ -313,7 +313,7 @@ impl<K: Request> Turn<'_, K> {
     }
 
     /// Writes how it ended. The outcome is written last: until then everything before it is done again after a crash.
-    async fn finish_with(
+    pub(super) async fn finish_with(
         &self,
         outcome: Outcome,
         message: &str,
@@ -321,6 +321,9 @@ impl<K: Request> Turn<'_, K> {
         is_last: bool,
     ) -> Result<(), ReconcileError> {
         let message = &*conditions::bounded(message);
+        // One that had no plan when it was read may have been begun by a successor since: then its end is not ours to say.
+        let planned = self.request.status().is_some_and(is_planned);
+        let revision = if planned { None } else { Some(self.fresh_revision().await?) };
         let now = self.context.clock.now();
         let dry_run = self.request.is_dry_run();
         if let Some(app) = self.app_ref().filter(|_| !dry_run) {
@@ -351,7 +354,7 @@ impl<K: Request> Turn<'_, K> {
         if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
             fields.extend(more);
         }
-        self.patch_status(fields).await?;
+        self.patch_status_at(fields, revision).await?;
         let labels = Ended { kind: K::KIND.as_str().into(), outcome: format!("{outcome:?}") };
         self.context.metrics.ended.get_or_create(&labels).inc();
         self.context.events.publish(&*self.request, self.app.as_ref(), !good, &format!("{outcome:?}"), message).await;
@@ -372,9 +375,18 @@ impl<K: Request> Turn<'_, K> {
     }
 
     pub(super) async fn patch_status(&self, status: Value) -> Result<(), Failure> {
+        self.patch_status_at(status, None).await
+    }
+
+    /// Only if the request is still at that version, if one is given.
+    async fn patch_status_at(&self, status: Value, revision: Option<Revision>) -> Result<(), Failure> {
         let api: Api<K> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let name = self.request.name_any();
-        let patch = Patch::Merge(json!({"metadata": {"uid": self.uid}, "status": status}));
+        let mut metadata = json!({"uid": self.uid});
+        if let (Some(revision), Value::Object(fields)) = (revision, &mut metadata) {
+            fields.insert("resourceVersion".into(), json!(revision.0));
+        }
+        let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
         let written = api.patch_status(&name, &patch_params(), &patch).await;
         match written.map_err(CallError::on::<K>("patch", &self.namespace, &name)) {
             Ok(_) => Ok(()),

@@ -21,7 +21,7 @@ use super::{QUEUE_PAUSE, ReconcileError, Turn, inputs_of};
 use crate::conditions::bounded;
 use crate::kinds::Request;
 use crate::resolve;
-use crate::store::{RequestStore, failed};
+use crate::store::{RequestStore, failed, is_planned};
 
 /// Keeps a request's object until its operation has ended.
 pub(crate) const FINALIZER: &str = "upgrades.windlass.dev/operation";
@@ -128,8 +128,7 @@ impl<K: Request> Turn<'_, K> {
                 message.push_str("; ");
                 message.push_str(warning);
             }
-            self.patch_status(json!({"plan": plan, "phase": "Planned"})).await?;
-            self.finish(Outcome::Planned, &message).await?;
+            self.finish_with(Outcome::Planned, &message, json!({"plan": plan}), true).await?;
             return Ok(Action::requeue(Duration::ZERO));
         }
         let store = RequestStore::new(self.context.client.clone(), &*self.request);
@@ -141,14 +140,16 @@ impl<K: Request> Turn<'_, K> {
         }
     }
 
-    /// The finalizer and the queue's messages have moved the version since the request was read.
-    async fn fresh_revision(&self) -> Result<Revision, Failure> {
+    /// The version of a request that had no plan when it was read: the finalizer and the queue's messages have moved it since. Fails if
+    /// somebody else has begun or ended it meanwhile.
+    pub(super) async fn fresh_revision(&self) -> Result<Revision, Failure> {
         let api: Api<K> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let name = self.request.name_any();
         let found =
             api.get(&name).await.map_err(CallError::on::<K>("get", &self.namespace, &name)).map_err(|e| failed(&e))?;
-        if found.status().is_some_and(|status| status.plan.is_some()) {
-            return Err(Failure::transient("changed-meanwhile", "a plan was stored meanwhile"));
+        let taken = found.status().is_some_and(|status| status.outcome.is_some() || is_planned(status));
+        if taken || found.uid().as_deref() != Some(self.uid.as_str()) {
+            return Err(Failure::transient("changed-meanwhile", "it was begun, ended or replaced meanwhile"));
         }
         Ok(Revision(found.resource_version().unwrap_or_default()))
     }

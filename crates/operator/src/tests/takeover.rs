@@ -18,7 +18,11 @@ pub(super) struct Estate {
 
 impl Estate {
     pub(super) async fn new() -> Self {
-        let estate = Self { cluster: cluster().await };
+        Self::on(cluster().await).await
+    }
+
+    pub(super) async fn on(cluster: Cluster) -> Self {
+        let estate = Self { cluster };
         let app = json!({
             "metadata": { "name": "notes" },
             "spec": { "delivery": { "flux": { "objects": [{ "kind": "Kustomization", "name": NS, "namespace": "flux-system" }] } } }
@@ -68,7 +72,7 @@ impl Estate {
         self.api::<ManagedApp>().patch_status("notes", &PatchParams::default(), &patch).await.unwrap();
     }
 
-    async fn active(&self) -> Option<String> {
+    pub(super) async fn active(&self) -> Option<String> {
         let app = self.api::<ManagedApp>().get("notes").await.unwrap();
         app.status.unwrap_or_default().active_operation.map(|active| active.name)
     }
