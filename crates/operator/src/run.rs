@@ -1,6 +1,7 @@
 //! Wiring: from arguments to running controllers, and an orderly end.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -105,7 +106,8 @@ pub type WrapGit = Box<dyn FnOnce(Arc<dyn GitManager>) -> Arc<dyn GitManager> + 
 pub struct Embedding {
     /// All the time there is, for decisions, deadlines and the lease.
     pub clock: Arc<dyn Clock>,
-    /// Tells this instance from others of the same name in the lease: the process id, or the number of a run.
+    /// Tells this instance from all others of the same name in the lease, those before it too: the number of a run, or a random word.
+    /// Two that share it would both lead.
     pub instance: String,
     /// Applied once to the Git port; tests count and break pushes here.
     pub wrap_git: WrapGit,
@@ -117,13 +119,15 @@ impl Embedding {
     /// The machine's clock, this process, nothing in between.
     #[must_use]
     pub fn of_this_process() -> Self {
-        Self {
-            clock: Arc::new(SystemClock::new()),
-            instance: std::process::id().to_string(),
-            wrap_git: Box::new(|git| git),
-            charts: None,
-        }
+        Self { clock: Arc::new(SystemClock::new()), instance: instance(), wrap_git: Box::new(|git| git), charts: None }
     }
+}
+
+/// The process id for people, and a random word: in a container every process has the same id, also the one after a restart.
+fn instance() -> String {
+    let pid = std::process::id();
+    // The hasher's keys are what the standard library has of randomness.
+    format!("{pid}-{:016x}", RandomState::new().hash_one(pid))
 }
 
 /// Runs until `stop`. For those who embed the operator.

@@ -93,6 +93,20 @@ async fn nobody_takes_over_before_the_lease_was_unchanged_for_a_whole_term_on_th
     }
 }
 
+/// As two containers of one name are, whose processes all have the id 1: beside each other, or one after the other.
+#[tokio::test(start_paused = true)]
+async fn two_processes_of_one_name_are_two_and_the_second_waits() {
+    let contest = Contest::new(1);
+    let instance = || format!("windlass-operator_{}", crate::Embedding::of_this_process().instance);
+    let (mut first, mut second) = (contest.elector(&instance()), contest.elector(&instance()));
+    assert!(leads(&mut first).await);
+    assert!(!leads(&mut second).await);
+    assert!(leads(&mut first).await);
+    assert!(!leads(&mut second).await);
+    advance(TERM).await;
+    assert!(leads(&mut second).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_term_that_counts_is_the_holders() {
     let contest = Contest::new(1);

@@ -24,7 +24,8 @@ async fn holder_after_the_end(answers: bool) -> Option<String> {
     args.listen = None;
     let stop = CancellationToken::new();
     let running = tokio::spawn(run::run(args, client, Embedding::of_this_process(), stop.clone()));
-    let spec = json!({ "subject": { "kind": "ManagedApp", "name": "nobody" }, "target": { "components": { "chart": "1" } } });
+    let spec =
+        json!({ "subject": { "kind": "ManagedApp", "name": "nobody" }, "target": { "components": { "chart": "1" } } });
     let requests: Api<UpgradeRequest> = Api::namespaced(server.client(), "default");
     make(&requests, json!({ "metadata": { "name": "up" }, "spec": spec })).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
