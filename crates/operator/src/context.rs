@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use upgrade_core::Failure;
 use upgrade_core::app::facts::FactPorts;
 use upgrade_core::app::{AppPorts, AppRunner};
@@ -21,6 +22,9 @@ use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::rights::OwnRights;
 use crate::store::failed;
+
+/// How long the turn of an app is waited for: others that only look have ended by then.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// Shared by all reconciles.
 pub(crate) struct Context {
@@ -58,6 +62,12 @@ impl Context {
     /// Whether the API server has answered, and all requests of both kinds were seen.
     pub(crate) fn is_ready(&self) -> bool {
         self.kinds_seen.load(Ordering::Relaxed) >= 2
+    }
+
+    /// The turn of an app; `None` if others keep it for longer than a moment, because who waits has a place that other apps need. Whoever
+    /// is there when it is given up gets it in the order of coming, so that those who take it again and again shut nobody out.
+    pub(crate) async fn turn(&self, app: &str) -> Option<OwnedMutexGuard<()>> {
+        tokio::time::timeout(MOMENT, self.turn_of(app).lock_owned()).await.ok()
     }
 
     pub(crate) fn turn_of(&self, app: &str) -> Arc<Mutex<()>> {

@@ -76,8 +76,9 @@ async fn reconcile(point: Arc<RestorePoint>, context: Arc<Context>) -> Result<Ac
     let namespace = point.namespace().unwrap_or_default();
     let app = AppRef { namespace, name: point.spec.subject.name.clone(), uid: String::new() };
     // No operation of the app makes a step meanwhile, and none begins.
-    let turn_lock = context.turn_of(&format!("{}/{}", app.namespace, app.name));
-    let _turn = turn_lock.lock().await;
+    let Some(_turn) = context.turn(&format!("{}/{}", app.namespace, app.name)).await else {
+        return Ok(Action::requeue(LOOK_SOON));
+    };
     let keeper = Keeper {
         client: context.client.clone(),
         store: context.points.clone(),

@@ -71,8 +71,9 @@ pub(crate) async fn reconcile<K: Request>(request: Arc<K>, context: Arc<Context>
     let subject = &request.subject().name;
     // One decision at a time for each app: a rollback that takes over never meets a step of the upgrade in flight. What is read before
     // one's turn is what the turn before it has changed.
-    let turn_lock = context.turn_of(&format!("{namespace}/{subject}"));
-    let _turn = turn_lock.lock().await;
+    let Some(_turn) = context.turn(&format!("{namespace}/{subject}")).await else {
+        return Ok(Action::requeue(QUEUE_PAUSE));
+    };
     // Decisions rest on what the server has, not on what the cache had.
     let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
     let name = request.name_any();

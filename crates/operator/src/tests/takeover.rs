@@ -1,6 +1,7 @@
 //! Operations of one app that follow each other: who is at work, who takes over, and what stays listed.
 
 use kube::api::ListParams;
+use kube::runtime::controller::Action;
 use upgrade_core::Failure;
 use upgrade_core::app::rollback::request_name;
 use upgrade_core::engine::Cause;
@@ -9,6 +10,7 @@ use windlass_api::{ManagedApp, OperationStatus, RestorePoint, RollbackRequest, U
 
 use super::*;
 use crate::kinds::Request;
+use crate::reconcile::QUEUE_PAUSE;
 use crate::status;
 
 /// An app, whose operations are what a test writes into their status.
@@ -132,23 +134,39 @@ async fn an_upgrade_that_waits_for_its_turn_sees_what_the_turn_before_it_has_cha
     let turn = estate.cluster.context.turn_of("notes/notes");
     let held = turn.lock().await;
     let cached = Arc::new(estate.api::<UpgradeRequest>().get("up").await.unwrap());
-    let waiting = tokio::spawn(reconcile(cached, estate.cluster.context.clone()));
-    // Paused time goes on only when the upgrade can do nothing but wait.
-    tokio::time::sleep(Duration::from_millis(200)).await;
     let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
-    let (plan, journal) = estate.record(&rollback, &[], &[&upgrade.uid().unwrap()]);
+    let (plan, journal) = estate.record(&rollback, &["release/resume/x"], &[&upgrade.uid().unwrap()]);
     estate.write(&rollback, json!({ "plan": plan, "journal": journal })).await;
     estate.activate(&rollback).await;
+    let later = reconcile(cached.clone(), estate.cluster.context.clone()).await.unwrap();
+    assert_eq!(later, Action::requeue(QUEUE_PAUSE));
+    assert_eq!(estate.status_of(&upgrade).await.outcome, None, "it did not wait");
     drop(held);
-    waiting.await.unwrap().unwrap();
+    reconcile(cached, estate.cluster.context.clone()).await.unwrap();
     let status = estate.status_of(&upgrade).await;
     assert_eq!(status.outcome, Some(windlass_api::Outcome::RolledBack), "{:?}", status.journal);
     assert_eq!(status.rollback.as_deref(), Some("back"));
-    // The rollback may still be undone: what is not as it was found stays listed until one has succeeded.
+    // The rollback may still fail: what is not as it was found stays listed until one has succeeded.
     let left: Vec<&str> = status.leftovers.iter().map(|left| left.what.as_str()).collect();
     assert_eq!(left, ["pv on Retain"]);
     estate.turn(&upgrade).await;
     assert_eq!(estate.status_of(&upgrade).await, status, "it goes on after it gave way");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_the_turn_of_one_app_leave_their_places_to_others() {
+    let estate = Estate::new().await;
+    let turn = estate.cluster.context.turn_of("notes/notes");
+    let _held = turn.lock().await;
+    let mut waiting = Vec::new();
+    for number in 0..8 {
+        let upgrade = estate.upgrade(&format!("up-{number}")).await;
+        waiting.push(reconcile(Arc::new(upgrade), estate.cluster.context.clone()));
+    }
+    let looks = futures::future::join_all(waiting);
+    for look in tokio::time::timeout(Duration::from_secs(30), looks).await.unwrap() {
+        assert_eq!(look.unwrap(), Action::requeue(QUEUE_PAUSE));
+    }
 }
 
 #[tokio::test]
