@@ -2,6 +2,7 @@
 
 mod ask;
 mod finish;
+mod handover;
 mod start;
 mod stuck;
 
@@ -15,10 +16,9 @@ use upgrade_core::app::inherit::{Healing, Operation, healing};
 use upgrade_core::engine::{Engine, EngineError, Journal, Plan, Signals, Tick};
 use upgrade_core::ports::{ActiveOperation, AppRef};
 use upgrade_core::{Coded as _, Failure};
+use windlass_api::ManagedApp;
 use windlass_api::call::CallError;
-use windlass_api::{ManagedApp, OperationKind};
 
-use self::ask::Other;
 use crate::context::{self, Context};
 use crate::kinds::Request;
 use crate::resolve;
@@ -120,27 +120,13 @@ impl<K: Request> Turn<'_, K> {
                 if !over
                     && journal.outcome.is_none()
                     && journal.irrevocable(&plan)
-                    && let Some(rollback) = self.taken_over_by().await?
+                    && let Some(given_way) = self.give_way(&plan, &journal).await?
                 {
-                    return self.give_way(&plan, &journal, &rollback).await;
+                    return Ok(given_way);
                 }
                 self.drive(over).await
             }
         }
-    }
-
-    /// The rollback that has taken this upgrade over: one whose plan says so. That it is the app's active operation is not enough, because
-    /// one that is not planned yet may still be refused.
-    async fn taken_over_by(&self) -> Result<Option<String>, Failure> {
-        let active = self.app.as_ref().and_then(|app| app.status.as_ref()?.active_operation.as_ref());
-        if K::KIND != OperationKind::UpgradeRequest || active.is_some_and(|active| active.uid == self.uid) {
-            return Ok(None);
-        }
-        let took_over = |other: &Other| {
-            let inputs = other.inputs.as_ref().filter(|_| !other.is_upgrade && other.planned);
-            inputs.is_some_and(|inputs| inputs.take_over.contains(&self.uid))
-        };
-        Ok(self.others_of_app().await?.into_iter().find(took_over).map(|other| other.name))
     }
 
     /// Whether what this ended operation had to leave may be undone now.

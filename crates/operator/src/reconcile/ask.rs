@@ -12,7 +12,7 @@ use upgrade_core::app::{AppInputs, AppSpec, RollbackAsk, UpgradeAsk, rollback};
 use upgrade_core::engine::{Journal, Plan};
 use upgrade_core::ports::{ActiveOperation, RestorePointRecord};
 use windlass_api::call::CallError;
-use windlass_api::{Leftover, ManagedApp, OperationKind, RollbackData, RollbackRequest, UpgradeRequest};
+use windlass_api::{Leftover, ManagedApp, OperationKind, Outcome, RollbackData, RollbackRequest, UpgradeRequest};
 
 use super::{Turn, inputs_of};
 use crate::kinds::{Either, Request};
@@ -69,6 +69,12 @@ pub(super) struct Other {
     /// Whether plan and journal are stored, also if they cannot be read here.
     pub(super) planned: bool,
     pub(super) created: Option<Timestamp>,
+    /// How it ended, by its status.
+    pub(super) outcome: Option<Outcome>,
+    /// The rollback that has taken it over, by its status.
+    pub(super) rollback: Option<String>,
+    /// What its status says to people.
+    pub(super) message: String,
     /// What its status says it has left.
     pub(super) leftovers: Vec<Leftover>,
     pub(super) inputs: Option<AppInputs>,
@@ -135,6 +141,9 @@ impl<K: Request> Turn<'_, K> {
                     over: status.outcome.is_some(),
                     planned: is_planned(&status),
                     created: request.creation_timestamp().map(|at| at.0),
+                    outcome: status.outcome,
+                    rollback: status.rollback,
+                    message: status.message.unwrap_or_default(),
                     leftovers: status.leftovers,
                     inputs: record.as_ref().and_then(|(plan, _)| inputs_of(plan)),
                     record,

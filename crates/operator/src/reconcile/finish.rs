@@ -1,14 +1,12 @@
 //! The end of an operation: what follows, who lets go of the app, what the status says.
 
-use std::time::Duration;
-
 use kube::api::{ObjectMeta, Patch};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
-use upgrade_core::app::after::{FollowUp, Situation, follow_up, sighting};
-use upgrade_core::app::inherit::{Operation, Settled, TakeOver, settled, take_over};
+use upgrade_core::app::after::{FollowUp, Situation, follow_up};
+use upgrade_core::app::inherit::{Operation, Settled, TakeOver, settled};
 use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Cause, Journal, Plan};
 use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume, Revision};
@@ -79,26 +77,19 @@ impl<K: Request> Turn<'_, K> {
         };
         let name = rollback::request_name(&upgrade.name_any(), &self.uid);
         let heir = self.heir(&name).await?;
-        let given_back = match self.takers().await? {
-            Some((rollback, TakeOver::Made)) => return Ok(After::RolledBackBy(rollback)),
-            Some((rollback, TakeOver::Pending)) => {
-                let message = format!("{}; rollback {rollback} has begun", status::message(plan, journal));
-                if self.request.status().and_then(|status| status.message.as_ref()) != Some(&message) {
-                    self.say_rolling_back(&message, &rollback).await?;
-                }
+        let taker = self.taker().await?;
+        let given_back = match &taker {
+            Some(taker) if taker.how_far == TakeOver::Made => return Ok(After::RolledBackBy(taker.name.clone())),
+            Some(taker) if taker.how_far == TakeOver::Pending => {
+                self.say_begun(plan, journal, taker).await?;
                 return Ok(After::Wait);
             }
-            Some((rollback, TakeOver::GivenBack)) => Some(rollback),
-            None => None,
+            given_back => given_back.as_ref(),
         };
         // Once it is made nothing is decided anew, but if it did not begin, or was undone, a person has to choose.
         let begins_not = |why: String| format!("rollback {name} has not begun, because {why}");
         let unmade = match (given_back, &heir) {
-            (Some(rollback), heir) => {
-                let said = heir.as_ref().filter(|heir| heir.name_any() == rollback);
-                let said = said.and_then(|heir| heir.status.as_ref()?.message.clone()).unwrap_or_default();
-                Some(format!("rollback {rollback} was undone: {said}"))
-            }
+            (Some(taker), _) => Some(taker.undone()),
             (None, Some(heir)) if !is_heir(heir, &upgrade.name_any()) => Some(begins_not("its name is taken".into())),
             (None, Some(heir)) => match heir.status.clone().unwrap_or_default() {
                 // One whose record cannot be read here: nobody can say that it was undone.
@@ -113,16 +104,12 @@ impl<K: Request> Turn<'_, K> {
             }
             (None, None) => None,
         };
-        let pods = self.context.ports.workloads.pods(&self.namespace, &inputs.watched, &inputs.claim_names()).await?;
-        let seen = sighting(plan, journal, &inputs, &pods);
-        let point = self.context.ports.restore_points.get(&app, &inputs.restore_point).await?;
-        let point = point.filter(|point| point.void.is_empty() && !point.volumes.is_empty());
-        let taken_at = point.as_ref().map(|point| point.taken_at);
+        let (seen, taken_at) = self.look_at_target(plan, journal, &inputs, &app).await?;
         let since = taken_at.map(|at| at.to_string()).unwrap_or_default();
         let situation = Situation {
             policy: inputs.auto_rollback,
             seen,
-            restorable: point.is_some(),
+            restorable: taken_at.is_some(),
             taken_at: &since,
             refused: unmade.is_some(),
         };
@@ -150,29 +137,6 @@ impl<K: Request> Turn<'_, K> {
                 After::Wait
             }
         })
-    }
-
-    async fn say_rolling_back(&self, message: &str, rollback: &str) -> Result<(), Failure> {
-        let mut fields = self.working("RollingBack", message);
-        if let Value::Object(fields) = &mut fields {
-            fields.insert("rollback".into(), rollback.into());
-        }
-        self.patch_status(fields).await
-    }
-
-    /// The rollback that has begun to take this upgrade over, and how far it is; of several the one that is farthest.
-    async fn takers(&self) -> Result<Option<(String, TakeOver)>, Failure> {
-        let mut found: Option<(String, TakeOver)> = None;
-        for other in self.others_of_app().await?.iter().filter(|other| !other.is_upgrade && other.planned) {
-            let Some(rollback) = other.operation().filter(|one| one.inputs.take_over.contains(&self.uid)) else {
-                continue;
-            };
-            let taken = take_over(&rollback, other.over);
-            if found.as_ref().is_none_or(|(_, earlier)| taken > *earlier) {
-                found = Some((other.name.clone(), taken));
-            }
-        }
-        Ok(found)
     }
 
     /// What earlier operations had left is put right by a success that took it over: their lists say so. What it has not put right
@@ -253,42 +217,6 @@ impl<K: Request> Turn<'_, K> {
         }
     }
 
-    /// A rollback has taken over while this upgrade was still being watched.
-    pub(super) async fn give_way(
-        &self,
-        plan: &Plan,
-        journal: &Journal,
-        rollback: &str,
-    ) -> Result<Action, ReconcileError> {
-        let message = format!("rollback {rollback} took over");
-        self.finish_as_rolled_back(plan, journal, rollback, &message).await?;
-        Ok(Action::requeue(Duration::ZERO))
-    }
-
-    /// What a rollback has taken over stays listed until one has succeeded: it may still be undone.
-    async fn finish_as_rolled_back(
-        &self,
-        plan: &Plan,
-        journal: &Journal,
-        rollback: &str,
-        message: &str,
-    ) -> Result<(), ReconcileError> {
-        let mut left = status::taken_over(plan, journal, rollback);
-        // It may be over already: then it did not clear the list of an upgrade that was not over itself.
-        let others = self.others_of_app().await?;
-        let heir = others.iter().find(|other| !other.is_upgrade && other.name == rollback).and_then(Other::operation);
-        let success = heir.filter(|heir| heir.journal.outcome == Some(engine::Outcome::Succeeded));
-        if let (Some(success), Some(inputs)) = (success, inputs_of(plan)) {
-            let mine = Operation { plan, journal, inputs: &inputs };
-            let step = |left: &Value| left["object"].as_str().unwrap_or_default().to_owned();
-            left.retain(|left| settled(&success, &mine, &step(left)) == Settled::No);
-        }
-        // One that is over has said already how the app is, and is the later operation.
-        let is_last = !others.iter().any(|other| !other.is_upgrade && other.name == rollback && other.over);
-        let more = json!({"rollback": rollback, "leftovers": left});
-        self.finish_with(Outcome::RolledBack, message, more, is_last).await
-    }
-
     pub(super) async fn finish(&self, outcome: Outcome, message: &str) -> Result<(), ReconcileError> {
         self.finish_with(outcome, message, json!({}), true).await
     }
@@ -308,7 +236,13 @@ impl<K: Request> Turn<'_, K> {
         let undone = matches!(outcome, Outcome::Cancelled | Outcome::Undone);
         let Some((plan, _)) = record(&*self.request)?.filter(|_| undone) else { return Ok(None) };
         let taken = inputs_of(&plan).map(|inputs| inputs.take_over).unwrap_or_default();
-        let half_way = |other: &Other| other.is_upgrade && taken.contains(&other.uid) && !other.leftovers.is_empty();
+        let me = self.request.name_any();
+        // One that is not over yet says so itself.
+        let half_way = |other: &Other| {
+            taken.contains(&other.uid)
+                && other.outcome == Some(Outcome::RolledBack)
+                && other.rollback.as_deref() == Some(me.as_str())
+        };
         Ok(self.others_of_app().await?.into_iter().find(half_way).map(|other| other.name))
     }
 

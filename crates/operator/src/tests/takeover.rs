@@ -170,6 +170,52 @@ async fn requests_that_wait_for_the_turn_of_one_app_leave_their_places_to_others
 }
 
 #[tokio::test]
+async fn an_upgrade_that_is_watched_is_over_only_when_its_rollback_cannot_be_undone() {
+    let estate = Estate::new().await;
+    let upgrade = estate.watched("up").await;
+    let before = estate.status_of(&upgrade).await;
+    let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+    let taken = upgrade.uid().unwrap();
+    let (plan, journal) = estate.record(&rollback, &["suspend/x"], &[&taken]);
+    estate.write(&rollback, json!({ "plan": plan, "journal": journal })).await;
+    estate.activate(&rollback).await;
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!((status.outcome, status.phase.as_deref()), (None, Some("RollingBack")), "{:?}", status.message);
+    assert_eq!((status.rollback.as_deref(), &status.journal), (Some("back"), &before.journal));
+
+    let (_, journal) = estate.record(&rollback, &["suspend/x", "release/resume/x"], &[&taken]);
+    estate.write(&rollback, json!({ "journal": journal })).await;
+    estate.turn(&upgrade).await;
+    assert_eq!(estate.status_of(&upgrade).await.outcome, Some(windlass_api::Outcome::RolledBack));
+}
+
+/// Between two looks of the upgrade: it must not take the rollback for one that has done something.
+#[tokio::test]
+async fn an_upgrade_that_was_being_watched_when_its_rollback_was_undone_needs_one_and_says_so() {
+    let estate = Estate::new().await;
+    let upgrade = estate.watched("up").await;
+    let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+    let (plan, mut journal) = estate.record(&rollback, &[], &[&upgrade.uid().unwrap()]);
+    journal.outcome = Some(Outcome::Undone(Cause::Cancelled));
+    let ended = json!({ "plan": plan, "journal": journal, "outcome": "Cancelled", "message": "cancelled by hand" });
+    estate.write(&rollback, ended).await;
+    estate.activate_with(Value::Null).await;
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!(status.outcome, Some(windlass_api::Outcome::NeedsRollback), "{:?}", status.message);
+    let message = status.message.unwrap();
+    for said in ["rollback back was undone: cancelled by hand. ", "leaving it keeps the new version as it is"] {
+        assert!(message.contains(said), "{said:?} is not in: {message}");
+    }
+    let left: Vec<&str> = status.leftovers.iter().map(|left| left.what.as_str()).collect();
+    assert_eq!((left, status.rollback.as_deref()), (vec!["pv on Retain"], Some("back")));
+    assert_eq!(estate.ready().await, ("False".into(), "NeedsRollback".into()));
+    let app = estate.api::<ManagedApp>().get("notes").await.unwrap().status.unwrap();
+    assert_eq!(app.last_operation.unwrap().name, "up");
+}
+
+#[tokio::test]
 async fn a_rollback_that_is_refused_or_cancelled_leaves_the_upgrade_at_work() {
     for (crashed, cancelled) in [(false, false), (true, false), (true, true)] {
         let estate = Estate::new().await;

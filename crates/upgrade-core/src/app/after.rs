@@ -128,6 +128,11 @@ fn choices(restorable: bool, seen: Sighting, taken_at: &str) -> String {
     )
 }
 
+/// What a person is told who has to choose.
+pub fn what_each_loses(situation: Situation<'_>) -> String {
+    choices(situation.restorable, situation.seen, situation.taken_at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

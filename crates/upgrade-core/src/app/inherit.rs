@@ -240,3 +240,20 @@ pub fn take_over(rollback: &Operation<'_>, over: bool) -> TakeOver {
         Some(Outcome::Undone(_) | Outcome::LetGo { .. }) | None => TakeOver::Pending,
     }
 }
+
+/// Of the rollbacks of its app, each with whether its request is over, the one that says what becomes of an upgrade: of those that have
+/// taken it over the one that is farthest, and of equals the first.
+pub fn farthest<'a, T>(
+    upgrade: &str,
+    rollbacks: impl IntoIterator<Item = (T, Operation<'a>, bool)>,
+) -> Option<(T, TakeOver)> {
+    let mut found: Option<(T, TakeOver)> = None;
+    for (which, rollback, over) in rollbacks {
+        let taken = take_over(&rollback, over);
+        let took_it = rollback.inputs.take_over.iter().any(|one| one == upgrade);
+        if took_it && found.as_ref().is_none_or(|(_, earlier)| taken > *earlier) {
+            found = Some((which, taken));
+        }
+    }
+    found
+}

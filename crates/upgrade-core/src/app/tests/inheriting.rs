@@ -5,7 +5,7 @@ use serde_json::json;
 use super::builders::{at, facts, rollback, upgrade_to};
 use crate::Failure;
 use crate::app::facts::AppFacts;
-use crate::app::inherit::{Healing, Operation, Settled, TakeOver, healing, settled, take_over};
+use crate::app::inherit::{Healing, Operation, Settled, TakeOver, farthest, healing, settled, take_over};
 use crate::app::{self, AppInputs, upgrade};
 use crate::engine::{Cause, Entry, Journal, Outcome, Plan, StepState};
 use crate::ports::ReclaimPolicy;
@@ -173,5 +173,32 @@ fn an_upgrade_is_not_taken_over_for_good_while_its_rollback_may_be_undone() {
     ];
     for (at, (rollback, over, expected)) in cases.iter().enumerate() {
         assert_eq!(take_over(&rollback.operation(), *over), *expected, "case {at}");
+    }
+}
+
+#[test]
+fn of_several_rollbacks_the_one_that_is_farthest_says_what_becomes_of_the_upgrade() {
+    let upgrade = upgraded().plan.operation;
+    let taking = |taken: &str| {
+        let (mut ask, facts) = rollback();
+        ask.take_over = vec![taken.to_owned()];
+        Ended::new(app::rollback::plan(&ask, &facts).unwrap())
+    };
+    let begun = taking(&upgrade);
+    let mut undone = taking(&upgrade);
+    undone.journal.outcome = Some(Outcome::Undone(Cause::Cancelled));
+    let made = taking(&upgrade).with("swap/delete/data", StepState::Done, json!({}));
+    let of_another = taking("another").with("swap/delete/data", StepState::Done, json!({}));
+    let cases: [(&[(&Ended, bool)], _); 6] = [
+        (&[], None),
+        (&[(&of_another, false)], None),
+        (&[(&undone, true)], Some((0, TakeOver::GivenBack))),
+        (&[(&undone, true), (&begun, false)], Some((1, TakeOver::Pending))),
+        (&[(&begun, false), (&made, false), (&undone, true)], Some((1, TakeOver::Made))),
+        (&[(&begun, false), (&undone, false)], Some((0, TakeOver::Pending))),
+    ];
+    for (at, (rollbacks, expected)) in cases.into_iter().enumerate() {
+        let rollbacks = rollbacks.iter().enumerate().map(|(at, (one, over))| (at, one.operation(), *over));
+        assert_eq!(farthest(&upgrade, rollbacks), expected, "case {at}");
     }
 }
