@@ -143,7 +143,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
     let identity = format!("{}_{}", args.identity, embedding.instance);
     let unfenced = bounded::client(&client, term, None);
     let mut elector = Elector::new(unfenced, &args.namespace, identity.clone(), term, clock.clone());
-    let context = Arc::new(context(&args, client, embedding, &elector, &identity, &stop)?);
+    let context = Arc::new(context(&args, &client, embedding, &elector, &identity, &stop)?);
 
     let server = http::serve(args.listen, context.clone(), stop.clone());
     let controllers = async {
@@ -200,7 +200,7 @@ pub async fn run(args: Args, client: Client, embedding: Embedding, stop: Cancell
 /// Everything in it writes only while `elector` leads.
 pub(crate) fn context(
     args: &Args,
-    client: Client,
+    client: &Client,
     embedding: Embedding,
     elector: &Elector,
     identity: &str,
@@ -208,7 +208,7 @@ pub(crate) fn context(
 ) -> anyhow::Result<Context> {
     let Embedding { clock, wrap_git, charts, .. } = embedding;
     let term = SignedDuration::from_secs(args.lease_seconds.into());
-    let client = bounded::client(&client, term, Some(elector.leadership()));
+    let client = bounded::client(client, term, Some(elector.leadership()));
     let charts = charts.unwrap_or_else(|| Arc::new(HelmCli::new(&args.helm)));
     let apps = ManagedApps::new(client.clone(), clock.clone());
     let mut options = Options::new(clock.clone());

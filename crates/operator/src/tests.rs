@@ -84,7 +84,7 @@ pub(crate) async fn cluster_through(through: impl FnOnce(&SimServer) -> Client, 
     let mut elector = Elector::new(client, "default", "me".into(), term, clock.clone());
     let context = run::context(
         &args,
-        through(&server),
+        &through(&server),
         Embedding { clock, ..Embedding::of_this_process() },
         &elector,
         "me",

@@ -124,7 +124,7 @@ async fn what_an_instance_has_told_is_not_told_again_by_the_next_one() {
     let client = cluster.server.client();
     let mut elector = Elector::new(client.clone(), "default", "me".into(), SignedDuration::from_secs(300), clock);
     let embedding = Embedding::of_this_process();
-    let restarted = run::context(&args, client.clone(), embedding, &elector, "it", &CancellationToken::new()).unwrap();
+    let restarted = run::context(&args, &client, embedding, &elector, "it", &CancellationToken::new()).unwrap();
     elector.round().await;
     let restarted = Arc::new(restarted);
     let requests: Api<UpgradeRequest> = Api::namespaced(client, NS);

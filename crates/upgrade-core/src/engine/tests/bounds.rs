@@ -196,7 +196,7 @@ fn the_largest_entry_of_a_step_that_is_done_fits_what_is_counted_for_it() {
 fn the_longest_plan_that_is_accepted_fits_its_store_with_the_largest_journal() {
     for undone in [1, 3, 1000] {
         let id = |at: usize| format!("a/rather/long/\"id\"/of-a-step-of-an-app-that-has-many/{at}");
-        let can_be_undone = |at: usize| at % undone == 0;
+        let can_be_undone = |at: usize| at.is_multiple_of(undone);
         let one = |at: usize| Step { undo: can_be_undone(at).then(|| "be silent".into()), ..step(&id(at)) };
         let steps = |count: usize| (0..count).map(one).collect::<Vec<_>>();
         let most = (1..500).take_while(|count| plan_of(steps(*count)).is_ok()).last().unwrap();
