@@ -68,11 +68,11 @@ async fn what_objects_say_cannot_move_the_cursor() {
     let api: Api<UpgradeRequest> = Api::default_namespaced(client.clone());
     let request: UpgradeRequest = from(json!({
         "apiVersion": "upgrades.windlass.dev/v1alpha1", "kind": "UpgradeRequest", "metadata": {"name": "up"},
-        "spec": {"subject": {"kind": "ManagedApp", "name": "a\u{1b}[2J"}, "target": {"components": {"chart": "1\u{1b}[2J"}}},
+        "spec": {"subject": {"kind": "ManagedApp", "name": "a"}, "target": {"components": {"chart": "1\u{1b}[2J"}}},
     }));
     api.create(&PostParams::default(), &request).await.unwrap();
     conclude_upgrade(&client, &json!({"outcome": "Failed", "message": "so \u{1b}[2J it went"})).await;
     let failed = windlass(&client, "wait up").await;
-    assert!(failed.err.contains("Next: see what is left: windlass show app a [2J -n default\n"), "{:?}", failed.err);
+    assert!(failed.err.contains("Next: see what is left: windlass show app a -n default\n"), "{:?}", failed.err);
     assert!(!failed.err.contains('\u{1b}') && !failed.out.contains('\u{1b}'), "{:?} {:?}", failed.err, failed.out);
 }
