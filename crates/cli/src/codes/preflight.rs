@@ -330,6 +330,11 @@ pub(super) const CODES: &[Row] = &[
         "Pin an exact version.",
     ),
     ("version-skipped", "The version is in spec.policy.skip.", "Choose another one, or take it off that list."),
+    (
+        "version-through-parent",
+        "An object of the app gets its version from a Kustomization of the app above it, so it could be let go with the version of before.",
+        "Let each delivery object of the app name its own version, and pin it there.",
+    ),
     ("version-too-long", "The version is longer than any real one.", "Check what was pasted."),
     ("range-empty", "The range is empty.", "Write one, for example `>=1.2 <2`."),
     ("range-malformed", "The range cannot be read.", "Write one, for example `>=1.2 <2`."),

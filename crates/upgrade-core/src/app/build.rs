@@ -159,9 +159,9 @@ impl AppInputs {
         self.workloads.iter().find(|workload| workload.object == *object)
     }
 
-    /// Whether a pin stands in that object itself.
+    /// Whether that object itself shows a pin.
     pub fn names_a_version(&self, object: &ObjectRef) -> bool {
-        self.to.iter().any(|value| value.pin.stands_in(object))
+        self.to.iter().any(|value| value.pin.shows_in(object))
     }
 
     /// The suspended object.
@@ -364,8 +364,9 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
     }
     let mut passed = !irrevocable;
     for root in &inputs.roots {
-        // One that no pin stands in names no version that could be waited for.
-        if root.own && root.role == DeliveryRole::Release && inputs.names_a_version(&root.object) {
+        // Let go before its parent has applied the commit, it would release what its spec named before. One that shows no pin names
+        // no version that could be waited for.
+        if root.own && inputs.names_a_version(&root.object) {
             let step = AppStep::AwaitSpec { object: root.object.clone(), parent: None };
             let title = format!("wait until the spec of {} names the version", root.object);
             steps.push(Step::new(id("release/spec", &root.object), title, step.to_value(), inputs.spec_deadline()));

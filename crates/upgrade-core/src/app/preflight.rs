@@ -12,7 +12,7 @@ use crate::version::{Range, Version, is_downgrade};
 
 mod agreement;
 
-use agreement::{git_is_live, images_are_pinned, is_fetched, parent_is_ready, sources};
+use agreement::{comes_before_it_is_let_go, git_is_live, images_are_pinned, is_fetched, parent_is_ready, sources};
 
 /// One reason not to begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,8 @@ pub fn upgrade(ask: &UpgradeAsk, facts: &AppFacts) -> Verdict {
     git_is_live(&mut verdict, facts);
     images_are_pinned(&mut verdict, facts);
     sources(&mut verdict, &ask.app, facts);
+    let (from, to) = upgrade::targets(ask, facts);
+    comes_before_it_is_let_go(&mut verdict, facts, &from, &to);
     for object in &facts.delivery.objects {
         for (code, message) in &object.refusals {
             verdict.refuse(code, format!("{}: {message}", object.object), "");
@@ -132,6 +134,7 @@ pub fn rollback(ask: &RollbackAsk, facts: &AppFacts) -> Verdict {
     for repository in ask.app.repositories.iter().filter(|one| put_back.contains(&&one.name)) {
         is_fetched(&mut verdict, facts, repository);
     }
+    comes_before_it_is_let_go(&mut verdict, facts, &from, &to);
     if ask.restore_data {
         restorable(&mut verdict, ask, facts);
     } else if from == to {

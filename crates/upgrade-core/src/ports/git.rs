@@ -70,6 +70,12 @@ impl Pin {
             _ => false,
         }
     }
+
+    /// Whether that live object itself shows it. A `kustomization.yaml` is called a Kustomization as well, of another API group: what
+    /// stands in its `images` shows in containers only.
+    pub fn shows_in(&self, object: &ObjectRef) -> bool {
+        self.stands_in(object) && !self.field.starts_with("images")
+    }
 }
 
 /// A pin and the value it carries, or shall carry.

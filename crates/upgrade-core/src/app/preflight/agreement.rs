@@ -154,6 +154,40 @@ fn comes_from_ours(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts) {
     }
 }
 
+/// A version that stands in one of the app's own objects is waited for there while that is suspended, so something else has to apply it.
+/// What gets its version from an own object above it names none that could be waited for: it would be let go with the one of before.
+pub(super) fn comes_before_it_is_let_go(verdict: &mut Verdict, facts: &AppFacts, from: &[PinValue], to: &[PinValue]) {
+    let objects = &facts.delivery.objects;
+    let find = |wanted: &ObjectRef| objects.iter().find(|object| object.object == *wanted);
+    let changing = |object: &ObjectRef| {
+        let mut changes = from.iter().zip(to).filter(|(from, to)| from.value != to.value);
+        changes.find(|(from, _)| from.pin.shows_in(object)).map(|(from, _)| &from.pin.component)
+    };
+    for own in objects.iter().filter(|object| object.own) {
+        let object = &own.object;
+        if let Some(component) = changing(object) {
+            // The same of a release is told by the delivery itself.
+            if own.role == DeliveryRole::Manifests && own.parent.is_none() {
+                let message =
+                    format!("{object} carries the version of {component} itself, and nothing else applies it");
+                verdict.refuse("not-from-git", message, "let another Kustomization apply it from Git");
+            }
+            continue;
+        }
+        let above = std::iter::successors(Some(own), |object| object.parent.as_ref().and_then(find));
+        for parent in above.skip(1).take(objects.len()).filter(|parent| parent.own) {
+            if let Some(component) = changing(&parent.object) {
+                let parent = &parent.object;
+                let message = format!(
+                    "{parent} carries the version of {component} and applies {object}, which could be let go with the one of before"
+                );
+                let hint = "let each object of the app name its own version, and pin it there";
+                verdict.refuse("version-through-parent", message, hint);
+            }
+        }
+    }
+}
+
 pub(super) fn parent_is_ready(verdict: &mut Verdict, object: &DeliveryObject) {
     match &object.readiness {
         Readiness::Ready => {}

@@ -191,7 +191,7 @@ impl Work<'_> {
             (S::Carriers, Undo) => self.no_carrier_shows_target().await,
             (S::Fetch { source }, Do) => self.is_fetched(source).await,
             (S::AwaitSpec { object, .. }, Do) => self.spec_names_target(object).await,
-            (S::AwaitAttempt { object }, Do) => self.is_attempted(object).await,
+            (S::AwaitAttempt { object }, Do) => self.has_attempted(object).await,
             (S::Verify, Do) => self.is_healthy().await,
             (S::Soak, Do) => self.stays_healthy().await,
             (S::RestoreAside { claim }, direction) => self.is_restored_aside(claim, direction).await,

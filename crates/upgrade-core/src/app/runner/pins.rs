@@ -311,6 +311,22 @@ impl Work<'_> {
         Ok(Observation::Done(json!({"attempted": attempted})))
     }
 
+    /// The same, by a run that was begun with the present spec. One that its parent has let go may still be at work with the spec of
+    /// before: runs of one object follow each other, so its answer to this step, which began later, is of another run.
+    pub(super) async fn has_attempted(&self, object: &ObjectRef) -> Result<Observation, Failure> {
+        let seen = self.is_attempted(object).await?;
+        let declared = self.inputs.root(object).is_some_and(|root| root.declared);
+        if !declared || !self.inputs.names_a_version(object) || !matches!(seen, Observation::Done(_)) {
+            return Ok(seen);
+        }
+        let handled = self.ports.delivery.suspension(object).await?.and_then(|found| found.handled);
+        let asked = format!("{}/", self.cx.token());
+        Ok(match handled.is_some_and(|handled| handled.starts_with(&asked)) {
+            true => seen,
+            false => Observation::Absent(format!("{object} to run with its newest spec")),
+        })
+    }
+
     pub(super) async fn poke(&self, object: &ObjectRef) -> Result<(), Failure> {
         self.ports.delivery.poke(object, &self.poke_token()).await
     }

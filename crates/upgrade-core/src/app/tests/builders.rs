@@ -64,6 +64,12 @@ pub(super) fn release_pin() -> Pin {
     Pin { object: "HelmRelease/notes".into(), field: "spec.values.image.tag".into(), ..pin() }
 }
 
+/// The pin of an app whose own Kustomization carries the version.
+pub(super) fn substituted_pin() -> Pin {
+    let (object, field) = ("Kustomization/notes".into(), "spec.postBuild.substitute.VERSION".into());
+    Pin { object, field, part: PinPart::Whole, ..pin() }
+}
+
 pub(super) fn cron_job() -> ObjectRef {
     ObjectRef::new("batch", "CronJob", "notes", "backup")
 }

@@ -10,6 +10,9 @@ use crate::ports::HealthReport;
 /// Git declares `suspend: false` of the app's own object.
 const DECLARED: Setup = Setup { declares_suspend: true, as_found: Some(false), ..PLAIN };
 
+/// The app's own Kustomization carries the version, and its manifests say how many replicas there are.
+pub(super) const SUBSTITUTED: Setup = Setup { substitutes: true, declares_replicas: true, ..PLAIN };
+
 /// Every way of delivery that changes the order of things.
 pub(super) fn setups() -> Vec<Setup> {
     vec![
@@ -20,6 +23,9 @@ pub(super) fn setups() -> Vec<Setup> {
         Setup { bootstrap: true, ..PLAIN },
         Setup { bootstrap: true, ..RELEASE },
         Setup { release: true, declares_replicas: true, ..DECLARED },
+        SUBSTITUTED,
+        Setup { substitutes: true, ..PLAIN },
+        Setup { substitutes: true, declares_replicas: true, ..DECLARED },
     ]
 }
 

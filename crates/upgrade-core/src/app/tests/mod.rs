@@ -13,5 +13,6 @@ mod put_back;
 mod refusals;
 mod served;
 mod storms;
+mod substituted;
 mod swapping;
 mod world;

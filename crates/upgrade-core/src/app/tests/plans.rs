@@ -1,8 +1,10 @@
 //! The order in which things are done, and what each plan promises to put back.
 
+use jiff::SignedDuration;
+
 use super::builders::{
     at, bootstrapped, claim, deployment, facts, git_repository, kustomization, release, release_facts, rollback,
-    upgrade_to, workload,
+    substituted_pin, upgrade_to, workload,
 };
 use crate::app::facts::AppFacts;
 use crate::app::{self, AppInputs, Consistency, RollbackAsk, collide, roots, upgrade};
@@ -136,6 +138,37 @@ fn a_release_that_no_pin_stands_in_is_resumed_without_waiting_for_a_version() {
     ] {
         assert_eq!(Pin { object: object.into(), ..pin.clone() }.stands_in(&release()), stands, "{object}");
     }
+}
+
+#[test]
+fn a_kustomization_that_carries_the_version_itself_is_resumed_only_after_its_spec_names_it() {
+    let spec = "release/spec/kustomization/flux-system/notes";
+    let resume = "release/resume/kustomization/flux-system/notes";
+    for (object, field, is_waited_for) in [
+        ("Kustomization/notes", "spec.postBuild.substitute.VERSION", true),
+        ("Kustomization/flux-system/notes", "spec.images[name=registry.test/notes].newTag", true),
+        // Those of a kustomization file show in containers only: their object would never name them.
+        ("Kustomization/notes", "images[name=registry.test/notes].newTag", false),
+        ("Kustomization", "images[0].newTag", false),
+        ("#0", "images[0].newTag", false),
+        ("Deployment/notes", "spec.template.spec.containers[name=notes].image", false),
+    ] {
+        let mut facts = facts();
+        let pin = Pin { object: object.into(), field: field.into(), ..facts.repositories[0].pins[0].pin.clone() };
+        facts.repositories[0].pins[0].pin = pin.clone();
+        let (mut ask, mut after) = rollback();
+        after.repositories[0].pins[0].pin = pin.clone();
+        ask.restore_point.pins[0].pin = pin;
+        for plan in [upgrade_plan(&facts), app::rollback::plan(&ask, &after).unwrap()] {
+            let at = |id: &str| plan.step(id).map(|(at, _)| at);
+            assert_eq!(at(spec).is_some(), is_waited_for, "{object} {field}");
+            assert!(at(spec).is_none_or(|at_spec| Some(at_spec) < at(resume)), "{object} {field}");
+        }
+    }
+    let mut facts = facts();
+    facts.repositories[0].pins[0].pin = substituted_pin();
+    let waits = upgrade_plan(&facts).step(spec).unwrap().1.deadline;
+    assert!(waits >= SignedDuration::from_secs(75), "the object above it may be waiting for health that long: {waits}");
 }
 
 #[test]

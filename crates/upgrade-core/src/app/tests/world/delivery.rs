@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::super::builders::{bootstrapped, deployment, kustomization, release};
+use super::super::builders::{bootstrapped, deployment, kustomization};
 use super::flux::{Source, bootstrap};
 use super::{State, World};
 use crate::Failure;
@@ -50,8 +50,8 @@ impl State {
             component: String::new(),
             shows: Some(if *source == bootstrap().0 { bootstrap().2 } else { self.source.artifact.clone() }),
         });
-        let (object, shows) = if self.setup.release {
-            (release(), self.objects[1].spec.clone())
+        let (object, shows) = if self.setup.release || self.setup.substitutes {
+            (self.objects[1].object.clone(), self.objects[1].spec.clone())
         } else {
             (deployment(), self.deployment.version.clone())
         };
@@ -163,12 +163,15 @@ impl Delivery for World {
         workload: &ObjectRef,
         _: &[PinValue],
         pins: &[PinValue],
-        _: &str,
+        asked: &str,
     ) -> Result<TemplateMatch, Failure> {
         self.call("delivery.template", |state| {
             let now = state.workload_state(workload);
             let keeps_suspended = state.cron.as_ref().is_some_and(|cron| cron.is_declared);
-            Ok(if state.deployment.version == pins[0].value {
+            // What is substituted is proven by an answer only.
+            let own = &state.objects[1];
+            let is_proven = !state.setup.substitutes || own.spec == pins[0].value && own.has_handled(asked);
+            Ok(if state.deployment.version == pins[0].value && is_proven {
                 TemplateMatch::Target {
                     resource_version: now.resource_version,
                     replicas: now.replicas,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::super::builders::{release, release_pin, spec, upgrade_to};
+use super::super::builders::{release, release_pin, spec, substituted_pin, upgrade_to};
 use super::rules::Running;
 use super::{Fault, State, World, Write};
 use crate::Failure;
@@ -126,6 +126,9 @@ impl World {
         if setup.release {
             spec.own = vec![release()];
             spec.pins = vec![release_pin()];
+        }
+        if setup.substitutes {
+            spec.pins = vec![substituted_pin()];
         }
         spec.pins.extend(self.state().pins.clone());
         if setup.always {

@@ -45,6 +45,8 @@ pub(super) fn bootstrap() -> (ObjectRef, ObjectRef, String) {
 struct Run {
     /// The commit of a manifests object, the version of a release.
     what: String,
+    /// The version that its spec named when it began.
+    spec: String,
     token: String,
     until: Timestamp,
 }
@@ -63,8 +65,10 @@ pub(in crate::app::tests) struct Object {
     /// What it tried last: a commit, or the version of a release.
     pub(in crate::app::tests) attempted: String,
     pub(in crate::app::tests) applied: String,
-    /// The version that a release's spec names.
+    /// The version that its spec names, if it names one.
     pub(in crate::app::tests) spec: String,
+    /// The same when it began to work last.
+    seen: String,
     /// Its own cache of the source, which lags behind by one reconciliation after a suspension.
     cached: String,
     is_stale: bool,
@@ -88,6 +92,7 @@ impl Object {
             attempted: if role == DeliveryRole::Manifests { "c0".into() } else { "1.0.0".into() },
             applied: if role == DeliveryRole::Manifests { "c0".into() } else { "1.0.0".into() },
             spec: "1.0.0".into(),
+            seen: "1.0.0".into(),
             cached: "c0".into(),
             is_stale: false,
             run: None,
@@ -103,7 +108,8 @@ impl Object {
 
     /// Begins a reconciliation that lasts long.
     pub(super) fn begin(&mut self, until: Timestamp) {
-        self.run = Some(Run { what: self.attempted.clone(), token: self.requested.clone(), until });
+        let (what, spec) = (self.attempted.clone(), self.spec.clone());
+        self.run = Some(Run { what, spec, token: self.requested.clone(), until });
     }
 
     pub(super) fn is_working(&self) -> bool {
@@ -112,6 +118,10 @@ impl Object {
 
     pub(super) fn has_answered(&self) -> bool {
         self.handled == self.requested
+    }
+
+    pub(super) fn has_handled(&self, asked: &str) -> bool {
+        self.handled.starts_with(asked)
     }
 
     pub(super) fn is_held_by(&self, operation: &str) -> bool {
@@ -180,6 +190,18 @@ impl State {
         found.ok_or_else(|| Failure::permanent("object-gone", format!("{object} is gone")))
     }
 
+    /// The root still waits for the health of what it has applied last, and applies nothing new before that ends.
+    pub(in crate::app::tests) fn root_is_busy(&mut self, duration: SignedDuration) {
+        let until = self.now + duration;
+        self.objects[0].begin(until);
+    }
+
+    /// The app's own object knows by now what the source has, and works that long at a time from now on.
+    pub(in crate::app::tests) fn own_is_slow(&mut self, duration: SignedDuration) {
+        self.own_takes = duration;
+        self.objects[1].cached = self.source.artifact.clone();
+    }
+
     pub(in crate::app::tests) fn own(&mut self) -> &mut Object {
         &mut self.objects[1]
     }
@@ -219,6 +241,7 @@ impl State {
     }
 
     pub(super) fn turn_objects(&mut self) {
+        let (substitutes, takes) = (self.setup.substitutes, self.own_takes);
         for at in 0..self.objects.len() {
             let now = self.now;
             let artifact = self.source.artifact.clone();
@@ -237,7 +260,7 @@ impl State {
                 match (role, is_own) {
                     (DeliveryRole::Manifests, false) => self.apply_root(&run.what),
                     (DeliveryRole::Manifests, true) => {
-                        let version = self.git.version(&run.what);
+                        let version = if self.setup.substitutes { run.spec } else { self.git.version(&run.what) };
                         self.apply_workload(&version);
                     }
                     // A release that is there already is not made again.
@@ -253,6 +276,8 @@ impl State {
             }
             let due = now.duration_since(object.ran_at) >= INTERVAL;
             let news = match object.role {
+                // A change of its spec is a reason to work, as a new commit is.
+                DeliveryRole::Manifests if substitutes && at == 1 && object.spec != object.seen => true,
                 DeliveryRole::Manifests => artifact != object.attempted,
                 DeliveryRole::Release => object.spec != object.attempted,
             };
@@ -263,8 +288,9 @@ impl State {
                     DeliveryRole::Manifests => artifact,
                 };
                 object.attempted = what.clone();
-                let until = now + SignedDuration::from_millis(200);
-                object.run = Some(Run { what, token: object.requested.clone(), until });
+                object.seen = object.spec.clone();
+                let until = now + if at == 1 { takes } else { SignedDuration::from_millis(200) };
+                object.run = Some(Run { what, spec: object.spec.clone(), token: object.requested.clone(), until });
             }
         }
     }

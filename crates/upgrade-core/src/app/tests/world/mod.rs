@@ -40,6 +40,7 @@ pub(super) const RELEASE: Setup = Setup {
     online: false,
     bootstrap: false,
     always: false,
+    substitutes: false,
 };
 /// The same by plain manifests.
 pub(super) const PLAIN: Setup = Setup { release: false, ..RELEASE };
@@ -78,6 +79,8 @@ pub(super) struct Setup {
     pub(super) bootstrap: bool,
     /// What failed is rolled back whatever it loses.
     pub(super) always: bool,
+    /// The app's own Kustomization carries the version itself, and substitutes it in what it applies.
+    pub(super) substitutes: bool,
 }
 
 /// The whole model.
@@ -97,6 +100,8 @@ pub(super) struct State {
     pub(super) source: flux::Source,
     /// The root and the app's own object, in this order.
     pub(super) objects: Vec<Object>,
+    /// How long the latter works at a time.
+    own_takes: SignedDuration,
     pub(super) deployment: pods::Deployment,
     pub(super) pods: Vec<pods::Pod>,
     /// Whether there is also a pod without the data, always ready.
@@ -162,6 +167,7 @@ impl State {
             git: git::Git::new(),
             source: flux::Source::new(),
             objects: Object::chain(setup, now),
+            own_takes: SignedDuration::from_millis(200),
             deployment: pods::Deployment::new(),
             pods: Vec::new(),
             frontend: false,

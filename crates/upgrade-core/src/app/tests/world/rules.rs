@@ -173,11 +173,11 @@ impl State {
     pub(super) fn note_release(&mut self, operation: &str) {
         let head = self.git.head().version.clone();
         let own = &self.objects[1];
-        let (is_release, spec) = (own.role == DeliveryRole::Release, own.spec.clone());
-        if is_release
+        let (names_one, spec) = (own.role == DeliveryRole::Release || self.setup.substitutes, own.spec.clone());
+        if names_one
             && self.running.as_ref().is_some_and(|one| one.operation == operation && head == one.to && spec != head)
         {
-            self.breach("a release is let go before its spec names the version");
+            self.breach("the app is let go before its spec names the version");
         }
         if let Some(running) = &mut self.running
             && running.operation == operation
