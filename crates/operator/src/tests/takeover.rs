@@ -400,7 +400,7 @@ async fn a_cancel_that_left_something_does_not_say_that_everything_is_as_it_was_
     let (plan, mut journal) = estate.record(&upgrade, &[], &[]);
     journal.course = upgrade_core::engine::Course::Back(Cause::Cancelled);
     let mut left = entry("snapshot/take/data", StepState::Leftover, &journal);
-    left.look_again = Some(journal.started_at + SignedDuration::from_hours(1));
+    left.look_again = Some(journal.started_at + SignedDuration::from_secs(30));
     journal.entries = vec![left];
     journal.outcome = Some(Outcome::Undone(Cause::Cancelled));
     estate.write(&upgrade, json!({ "plan": plan, "journal": journal })).await;

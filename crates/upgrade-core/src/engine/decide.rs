@@ -97,8 +97,8 @@ impl Observation {
     }
 }
 
-/// Longest pause between two attempts at a step.
-const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
+/// The longest pause that is ever written.
+const MAX_PAUSE: SignedDuration = SignedDuration::from_secs(30);
 /// Longest pause between two looks at something that is on its way.
 const MAX_PACE: SignedDuration = SignedDuration::from_secs(5);
 /// Pause before a leftover is tried again.
@@ -207,8 +207,10 @@ fn heal(plan: &Plan, journal: &Journal, outcome: &Outcome, now: Timestamp) -> De
         }
         let next = match entry.state {
             StepState::Undoing => continue_step(at, entry, Direction::Undo, now),
-            StepState::Leftover if is_due(entry, now) => Decision::Begin { step: at, direction: Direction::Undo },
-            StepState::Leftover => Decision::Wait { until: entry.look_again.unwrap_or(now) },
+            StepState::Leftover => match left_alone_until(entry, now) {
+                Some(until) => Decision::Wait { until },
+                None => Decision::Begin { step: at, direction: Direction::Undo },
+            },
             StepState::Doing | StepState::Done | StepState::Failed if lets_go => {
                 Decision::Begin { step: at, direction: Direction::Undo }
             }
@@ -223,15 +225,16 @@ fn heal(plan: &Plan, journal: &Journal, outcome: &Outcome, now: Timestamp) -> De
 }
 
 fn continue_step(at: usize, entry: &Entry, direction: Direction, now: Timestamp) -> Decision {
-    match entry.look_again {
-        Some(until) if until > now => Decision::Wait { until },
-        _ if entry.retry || !entry.begun => Decision::Begin { step: at, direction },
-        _ => Decision::Observe { step: at, direction },
+    match left_alone_until(entry, now) {
+        Some(until) => Decision::Wait { until },
+        None if entry.retry || !entry.begun => Decision::Begin { step: at, direction },
+        None => Decision::Observe { step: at, direction },
     }
 }
 
-fn is_due(entry: &Entry, now: Timestamp) -> bool {
-    entry.look_again.is_none_or(|until| until <= now)
+/// Until when a step is left alone. What is further ahead than any pause was written by a clock that was ahead, and is not believed.
+fn left_alone_until(entry: &Entry, now: Timestamp) -> Option<Timestamp> {
+    entry.look_again.filter(|until| *until > now && until.duration_since(now) <= MAX_PAUSE)
 }
 
 fn unexplained() -> Failure {
@@ -286,7 +289,8 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
 fn wait(entry: &mut Entry, waiting_for: String, pause: SignedDuration, now: Timestamp) {
     entry.waiting_for = waiting_for;
     crate::failure::truncate(&mut entry.waiting_for, MAX_WAITING);
-    entry.look_again = later(now, pause.max(pace(now.duration_since(entry.started_at))));
+    let pause = pause.max(pace(now.duration_since(entry.started_at)));
+    entry.look_again = later(now, pause.min(MAX_PAUSE));
 }
 
 /// What has taken long is looked at less often: a twentieth of the wait, so that no wait becomes longer by more than that.
@@ -341,7 +345,7 @@ fn oversized(evidence: &Value) -> Option<Failure> {
 /// Doubles from half a second.
 fn backoff(attempt: u32) -> SignedDuration {
     let doublings = attempt.saturating_sub(1).min(10);
-    SignedDuration::from_millis(500_i64 << doublings).min(MAX_BACKOFF)
+    SignedDuration::from_millis(500_i64 << doublings).min(MAX_PAUSE)
 }
 
 fn later(now: Timestamp, pause: SignedDuration) -> Option<Timestamp> {

@@ -67,6 +67,27 @@ fn a_step_under_way_is_waited_for_tried_again_or_looked_at() {
 }
 
 #[test]
+fn a_pause_that_a_clock_which_was_ahead_has_written_is_not_slept_through() {
+    let plan = plan(2, None);
+    // Seconds it is ahead, and whether it is believed.
+    for (ahead, believed) in [(30, true), (31, false), (3600, false)] {
+        let mut journal = journal(&plan, &[("a", StepState::Doing)]);
+        journal.entry_mut("a").unwrap().look_again = Some(at(4 + ahead));
+        let wait = Decision::Wait { until: at(4 + ahead) };
+        let look = Decision::Observe { step: 0, direction: Direction::Do };
+        assert_eq!(decide(&plan, &journal, &CALM, at(4)), if believed { wait.clone() } else { look }, "{ahead}");
+        let entry = journal.entry_mut("a").unwrap();
+        entry.state = StepState::Leftover;
+        journal.course = Course::Back(Cause::Cancelled);
+        journal.outcome = Some(Outcome::Undone(Cause::Cancelled));
+        let again = Decision::Begin { step: 0, direction: Direction::Undo };
+        assert_eq!(decide(&plan, &journal, &CALM, at(4)), if believed { wait } else { again }, "{ahead} at the end");
+    }
+    // Nor is one that long ever written.
+    assert_eq!(pause_after(1, 0, Observation::pending("a", 3_600_000)), SignedDuration::from_secs(30));
+}
+
+#[test]
 fn a_leftover_is_waited_for_until_it_is_due() {
     let plan = plan(2, None);
     let ended = Outcome::Undone(Cause::Cancelled);

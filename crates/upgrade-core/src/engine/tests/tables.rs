@@ -310,7 +310,7 @@ fn a_shared_deadline_counts_from_the_first_step_and_ends_whichever_is_being_done
 fn nobody_sleeps_through_a_shared_deadline() {
     let plan = plan(2, None).bounded_by(stretch("a", "b", 30)).unwrap();
     let mut journal = journal(&plan, &[("a", StepState::Done), ("b", StepState::Doing)]);
-    for (look_again, expected) in [(20, 20), (45, 30)] {
+    for (look_again, expected) in [(20, 20), (40, 30)] {
         journal.entry_mut("b").unwrap().look_again = Some(at(look_again));
         assert_eq!(decide(&plan, &journal, &CALM, at(10)), Decision::Wait { until: at(expected) });
     }
