@@ -52,8 +52,10 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
     let noted = journal.evidence("verify/healthy").get("served").and_then(Value::as_bool).unwrap_or(false);
     // What was acknowledged is on a volume: pods without one may run all the time, also through the release.
     let pods: Vec<&PodFact> = pods.iter().filter(|pod| inputs.has_data_of(pod)).collect();
-    let served = soaked || noted || pods.iter().any(|pod| pod.served);
     let released = journal.irrevocable(plan);
+    // What was copied while it ran: the old version went on acknowledging until it was replaced.
+    let online = released && !inputs.stopped && !inputs.claims.is_empty();
+    let served = soaked || noted || online || pods.iter().any(|pod| pod.served);
     let counted = inputs.workloads.iter().any(|workload| {
         let step = id("release/start", &workload.object);
         journal.entry(&step).is_some_and(|entry| entry.begun)

@@ -375,7 +375,9 @@ fn ships_along(verdict: &mut Verdict, facts: &AppFacts) {
 
 fn restorable(verdict: &mut Verdict, ask: &RollbackAsk, facts: &AppFacts) {
     let point = &ask.restore_point;
-    if ask.loses_writes && !ask.is_acknowledged() {
+    // What was copied while it ran has acknowledged more since.
+    let loses_writes = ask.loses_writes || !point.stopped && !point.volumes.is_empty();
+    if loses_writes && !ask.is_acknowledged() {
         let message = format!("everything written since {} is lost when the data is restored", point.taken_at);
         let hint =
             format!("acknowledge it: --acknowledge-loss-since {}, or keep the data: --data keep", point.taken_at);

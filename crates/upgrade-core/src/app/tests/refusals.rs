@@ -190,6 +190,8 @@ fn each_reason_not_to_roll_back_is_refused_by_name() {
             ask.loses_writes = true;
             ask.acknowledged_loss_since = Some(at(101));
         }),
+        // What was copied while it ran has acknowledged more since.
+        ("loss-not-acknowledged", |ask, _| ask.restore_point.stopped = false),
         ("snapshot-gone", |_, facts| facts.restorable[0].1 = None),
         ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().ready = false),
         ("snapshot-not-usable", |_, facts| facts.restorable[0].1.as_mut().unwrap().uid = "other".into()),

@@ -52,6 +52,28 @@ fn a_version_that_soaked_has_served_whatever_its_pods_say_afterwards() {
     assert!(matches!(journey.follow_up(), FollowUp::Ask { .. }));
 }
 
+#[test]
+fn what_the_old_version_acknowledged_after_a_copy_of_the_running_app_is_not_discarded_unasked() {
+    // Before anybody looks for what serves, the last pod of the old version has gone.
+    let gone: Meddle = |state| state.pass(SignedDuration::from_secs(5));
+    for (setup, released) in
+        [(PLAIN, "release/resume/kustomization/flux-system/notes"), (RELEASE, "release/resume/helmrelease/notes/notes")]
+    {
+        let world = World::new(Setup { online: true, ..setup });
+        world.state().behaviours.insert("1.1.0".into(), Behaviour::NeverReady);
+        let upgrade = world.upgrade(Trouble { meddle: Some((released, gone)), ..Trouble::default() });
+        assert!(matches!(upgrade.outcome(), Outcome::Failed { step, .. } if step == "verify/healthy"));
+        let noted = upgrade.journal.evidence("verify/healthy").get("served").is_some();
+        assert!(!noted, "somebody has seen it");
+        assert!(world.state().pods.iter().all(|pod| pod.version == "1.1.0" && !pod.ready));
+        let FollowUp::Ask { choices } = upgrade.follow_up() else { panic!("{:?}", upgrade.follow_up()) };
+        assert!(choices.contains("loses what was written since"), "{choices}");
+        let inputs = upgrade.inputs();
+        let operation = Operation { plan: &upgrade.plan, journal: &upgrade.journal, inputs: &inputs };
+        assert!(may_have_served(&operation, false));
+    }
+}
+
 /// An upgrade to a version that is not ready within its time.
 fn never_ready(setup: Setup) -> Journey {
     let world = World::new(setup);
