@@ -38,7 +38,7 @@ pub(super) const CODES: &[Row] = &[
     (
         "hold-lost",
         "The suspension was lifted by somebody else, so the app may have run.",
-        "Find out who resumed it; make a new request. While claims are swapped it is waited for: suspend it again.",
+        "Find out who resumed it. What was undone needs a new request. While claims are swapped it is waited for: suspend it again.",
     ),
     ("http-client", "The client for health checks could not be made.", "See the message; restart the operator."),
     ("intent-too-large", "A step intends more than can be recorded.", "Please report it."),
@@ -88,7 +88,7 @@ pub(super) const CODES: &[Row] = &[
     (
         "plan-altered",
         "The stored plan is not the one that was accepted.",
-        "Do not edit the status of requests; cancel it and make a new one.",
+        "Restore the status. Else put the app back by hand (docs/operations.md: If Windlass is gone), then remove the finalizer. Cancelling does nothing.",
     ),
     ("plan-inconsistent", "A step does not fit its plan.", "Please report it."),
     ("plan-malformed", "The plan cannot be carried out.", "Please report it."),

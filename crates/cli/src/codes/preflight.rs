@@ -139,7 +139,7 @@ pub(super) const CODES: &[Row] = &[
     (
         "held-by-other-operation",
         "Another operation holds a delivery object of the app.",
-        "Wait until it has ended: see `list`.",
+        "Find its request by the UID in the message. Wait until it has ended; one that has ended has left it suspended: see its leftovers.",
     ),
     (
         "image-policy-marker",

@@ -158,7 +158,8 @@ fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[
         let ours = object.held_by.as_ref().is_some_and(|holder| take_over.contains(holder));
         if let Some(holder) = object.held_by.as_ref().filter(|_| !ours) {
             let message = format!("{} is held by operation {holder}", object.object);
-            verdict.refuse("held-by-other-operation", message, "wait until that operation has ended");
+            let hint = "find the request with this UID (kubectl get ureq,rreq -A): wait until it has ended; one that has ended has left this suspended, see its leftovers";
+            verdict.refuse("held-by-other-operation", message, hint);
         } else if object.suspend == Some(true) && !ours {
             let message = format!("{} was suspended by somebody else", object.object);
             verdict.refuse("suspended-by-others", message, "find out why, and resume it: flux resume");

@@ -218,7 +218,10 @@ impl Coded for PlanError {
             Self::UnknownVersion { .. } | Self::UnknownWorkflow { .. } => {
                 "let the version of Windlass that made the plan finish it".into()
             }
-            Self::Altered => "restore the request's status from a backup, or cancel the request".into(),
+            Self::Altered => {
+                "restore the request's status; else put the app back by hand (operations: If Windlass is gone), then remove the request's finalizer"
+                    .into()
+            }
             _ => "this is a defect of Windlass: please report it".into(),
         }
     }
