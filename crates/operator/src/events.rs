@@ -89,7 +89,7 @@ impl Events {
                 StepState::Done => (false, "StepDone", step.title.clone()),
                 StepState::Failed => (true, "StepFailed", format!("{}{error}", step.title)),
                 StepState::Undone => (false, "StepUndone", undo),
-                StepState::Leftover => (true, "StepLeftover", format!("{undo}{error}")),
+                StepState::Leftover | StepState::Kept => (true, "StepLeftover", format!("{undo}{error}")),
                 StepState::Doing | StepState::Undoing => continue,
             };
             self.publish(request, app, warning, reason, &note).await;

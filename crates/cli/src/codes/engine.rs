@@ -162,6 +162,11 @@ pub(super) const CODES: &[Row] = &[
         "Decide which version is wanted, then make a new request.",
     ),
     (
+        "target-may-have-run",
+        "The operation was undone, and somebody else had let the target run on the data: commit and copies stay.",
+        "Decide: roll back with the data or without (`windlass rollback app`), or leave the new version. See the leftovers.",
+    ),
+    (
         "unhealthy",
         "The app did not become healthy, or did not stay so.",
         "See its pods; a rollback follows or is asked for.",

@@ -162,7 +162,9 @@ impl Progress {
                 step: titled(reference.clone(), step, entry.state),
                 state: entry.state,
                 took: ended.map(|end| took(end.duration_since(entry.started_at))),
-                error: error.clone().filter(|_| matches!(entry.state, StepState::Failed | StepState::Leftover)),
+                error: error
+                    .clone()
+                    .filter(|_| matches!(entry.state, StepState::Failed | StepState::Leftover | StepState::Kept)),
             });
         }
         if !running || before.as_ref() == Some(&seen) {
@@ -199,7 +201,7 @@ fn find<'a>(record: &'a Record, id: &str) -> Option<(StepRef, &'a Step)> {
 
 /// A step that is being undone is called by what undoes it.
 fn titled(mut reference: StepRef, step: &Step, state: StepState) -> StepRef {
-    if matches!(state, StepState::Undoing | StepState::Undone | StepState::Leftover) {
+    if matches!(state, StepState::Undoing | StepState::Undone | StepState::Leftover | StepState::Kept) {
         reference.title = step.undo.clone().unwrap_or(reference.title);
     }
     reference

@@ -130,6 +130,7 @@ pub(crate) fn state_word(state: Option<StepState>) -> (&'static str, Style) {
         Some(StepState::Undoing) => ("undoing", Style::Busy),
         Some(StepState::Undone) => ("undone", Style::Dim),
         Some(StepState::Leftover) => ("left over", Style::Bad),
+        Some(StepState::Kept) => ("kept", Style::Bad),
     }
 }
 

@@ -38,6 +38,9 @@ pub struct Sighting {
     pub served: bool,
 }
 
+/// Noted in the intent of a resume when somebody else had let the app go before, and something ran: nobody knows what it has acknowledged.
+pub(super) const RAN: &str = "ran";
+
 impl AppInputs {
     /// Whether a pod mounts one of the claims.
     pub fn has_data_of(&self, pod: &PodFact) -> bool {
@@ -55,7 +58,8 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
     let released = journal.irrevocable(plan);
     // What was copied while it ran: the old version went on acknowledging until it was replaced.
     let online = released && !inputs.stopped && !inputs.claims.is_empty();
-    let served = soaked || noted || online || pods.iter().any(|pod| pod.served);
+    let in_doubt = journal.entries.iter().any(|entry| entry.begun && entry.intent.get(RAN) == Some(&Value::Bool(true)));
+    let served = soaked || noted || online || in_doubt || pods.iter().any(|pod| pod.served);
     let counted = inputs.workloads.iter().any(|workload| {
         let step = id("release/start", &workload.object);
         journal.entry(&step).is_some_and(|entry| entry.begun)

@@ -159,6 +159,10 @@ pub enum Settled {
 /// Judges what `earlier` had left with one of its steps, now that `success` has taken it over and succeeded.
 pub fn settled(success: &Operation<'_>, earlier: &Operation<'_>, step: &str) -> Settled {
     let by = |holds: bool| if holds { Settled::Yes } else { Settled::No };
+    // The way back that it has kept is the restore point's by now, and goes with that.
+    if earlier.journal.entry(step).is_some_and(|entry| entry.state == StepState::Kept) {
+        return Settled::Yes;
+    }
     let parts: Vec<&str> = step.splitn(3, '/').collect();
     match parts.as_slice() {
         // The same object was held, stopped or marked by the success, and let go at its end.

@@ -79,6 +79,8 @@ pub enum Observation {
     Done(Value),
     /// It will not come.
     Failed(Failure),
+    /// Undoing it would take what may be needed: it stays, and why.
+    Kept(Failure),
 }
 
 impl Observation {
@@ -165,7 +167,7 @@ fn back(plan: &Plan, journal: &Journal, cause: &Cause, now: Timestamp) -> Decisi
     for (at, step) in plan.steps.iter().enumerate().rev() {
         let Some(entry) = journal.entry(&step.id).filter(|entry| entry.begun && step.undo.is_some()) else { continue };
         match entry.state {
-            StepState::Undone | StepState::Leftover => {}
+            StepState::Undone | StepState::Leftover | StepState::Kept => {}
             StepState::Undoing => return continue_step(at, entry, Direction::Undo, now),
             StepState::Doing | StepState::Done | StepState::Failed => {
                 return Decision::Begin { step: at, direction: Direction::Undo };
@@ -180,7 +182,7 @@ fn let_go(plan: &Plan, journal: &Journal, why: &str, now: Timestamp) -> Decision
     for (at, step) in plan.steps.iter().enumerate().rev() {
         let Some(entry) = journal.entry(&step.id).filter(|_| is_held_outside(plan, journal, step)) else { continue };
         match entry.state {
-            StepState::Undone | StepState::Leftover => {}
+            StepState::Undone | StepState::Leftover | StepState::Kept => {}
             StepState::Undoing => return continue_step(at, entry, Direction::Undo, now),
             StepState::Doing | StepState::Done | StepState::Failed => {
                 return Decision::Begin { step: at, direction: Direction::Undo };
@@ -214,7 +216,7 @@ fn heal(plan: &Plan, journal: &Journal, outcome: &Outcome, now: Timestamp) -> De
             StepState::Doing | StepState::Done | StepState::Failed if lets_go => {
                 Decision::Begin { step: at, direction: Direction::Undo }
             }
-            StepState::Doing | StepState::Done | StepState::Failed | StepState::Undone => continue,
+            StepState::Doing | StepState::Done | StepState::Failed | StepState::Undone | StepState::Kept => continue,
         };
         match next {
             Decision::Wait { until } => soonest = Some(soonest.map_or(until, |earlier| earlier.min(until))),
@@ -283,6 +285,12 @@ pub fn settle(journal: &mut Journal, step: &Step, direction: Direction, seen: Ob
             entry.look_again = later(now, backoff(entry.attempt));
         }
         Observation::Failed(failure) => fail(entry, direction, failure, now),
+        Observation::Kept(failure) => {
+            fail(entry, direction, failure, now);
+            if direction == Direction::Undo {
+                (entry.state, entry.look_again) = (StepState::Kept, None);
+            }
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub enum StepState {
     Undone,
     /// Undoing did not succeed in time: its effect is still there, and undoing it is tried again from time to time.
     Leftover,
+    /// Undoing would take what may be needed: its effect stays until a person decides, and is not touched again.
+    Kept,
 }
 
 /// What is known of one step.
@@ -213,8 +215,9 @@ impl Journal {
 
     fn leftover(&self, plan: &Plan, step: &Step) -> Option<Leftover> {
         let entry = self.entry(&step.id).filter(|entry| entry.begun && entry.state != StepState::Undone)?;
-        let tried = matches!(entry.state, StepState::Leftover | StepState::Undoing);
-        let healing = self.outcome.is_some() && tried && (step.outside || self.let_go().is_none());
+        let tried = matches!(entry.state, StepState::Leftover | StepState::Undoing | StepState::Kept);
+        let goes_on = tried && entry.state != StepState::Kept;
+        let healing = self.outcome.is_some() && goes_on && (step.outside || self.let_go().is_none());
         let what = step.holds.clone().or_else(|| (tried && self.outcome.is_some()).then(|| step.title.clone()))?;
         if self.is_released(plan, step) {
             return None;

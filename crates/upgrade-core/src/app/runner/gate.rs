@@ -6,14 +6,15 @@ use serde_json::{Value, json};
 use super::Work;
 use crate::Failure;
 use crate::app::build::id;
+use crate::app::{Root, upgrade};
 use crate::engine::StepState;
-use crate::ports::{Holder, ObjectRef, WorkloadKind};
+use crate::ports::{Holder, ObjectRef, Suspension, WorkloadKind};
 
 impl Work<'_> {
     /// Refuses when a suspension is not ours any more, a claim is not the planned one, or something has started on the data.
     pub(super) async fn gate(&self) -> Result<(), Failure> {
         self.suspensions_are_ours().await?;
-        self.claims_are_the_planned_ones().await?;
+        self.claims_are_the_planned_ones(self.has_released_another()).await?;
         if self.inputs.stopped && !self.has_released_another() {
             self.nothing_has_started(true).await?;
         }
@@ -21,7 +22,7 @@ impl Work<'_> {
     }
 
     /// Whether another object was released by this operation already: pods may be the target's.
-    fn has_released_another(&self) -> bool {
+    pub(super) fn has_released_another(&self) -> bool {
         let steps = self.inputs.roots.iter().map(|root| id("release/resume", &root.object));
         steps
             .filter(|step| *step != self.cx.step.id)
@@ -59,6 +60,11 @@ impl Work<'_> {
         then.or_else(|| self.cx.journal.evidence(&id("stop", workload)).get("generation").and_then(Value::as_i64))
     }
 
+    /// Whether the hold on the object is this operation's.
+    pub(super) fn is_marked(&self, root: &Root, found: &Suspension) -> bool {
+        found.held_by.as_deref() == Some(self.cx.plan.operation.as_str()) && found.uid == root.uid
+    }
+
     async fn suspensions_are_ours(&self) -> Result<(), Failure> {
         for root in &self.inputs.roots {
             let resumed = id("release/resume", &root.object);
@@ -68,25 +74,34 @@ impl Work<'_> {
             let found = self.ports.delivery.suspension(&root.object).await?;
             // Its parent lets it go when Git declares `suspend`; the hold stays until we take it away.
             let let_go = root.declared && self.has_released_another();
-            let ours = found.as_ref().is_some_and(|found| {
-                found.held_by.as_deref() == Some(self.cx.plan.operation.as_str())
-                    && (found.suspend == Some(true) || let_go)
-                    && found.uid == root.uid
-            });
+            let ours =
+                found.is_some_and(|found| self.is_marked(root, &found) && (found.suspend == Some(true) || let_go));
             if !ours {
                 return Err(Failure::permanent(
                     "hold-lost",
                     format!("the suspension of {} is not ours any more", root.object),
                 )
-                .with_hint("find out who resumed it; the restore point of this operation is void"));
+                .with_hint(self.hint("resumed")));
             }
         }
         Ok(())
     }
 
-    async fn claims_are_the_planned_ones(&self) -> Result<(), Failure> {
+    /// What to do when somebody has interfered. Only an upgrade that is undone for it gives up copies of its own.
+    fn hint(&self, how: &str) -> String {
+        let undone = self.cx.plan.workflow == upgrade::WORKFLOW && !self.cx.journal.irrevocable(self.cx.plan);
+        let copies = if undone {
+            "the copies of this operation do not hold everything any more"
+        } else {
+            "its restore point stays"
+        };
+        format!("find out who {how} it; {copies}")
+    }
+
+    /// What the target drops may be gone once it is `released`.
+    pub(super) async fn claims_are_the_planned_ones(&self, released: bool) -> Result<(), Failure> {
         for claim in &self.inputs.claims {
-            if self.has_released_another() && self.is_dropped(&claim.name) {
+            if released && self.is_dropped(&claim.name) {
                 continue;
             }
             let found = self.ports.snapshots.claim(&claim.namespace, &claim.name).await?;
@@ -111,13 +126,13 @@ impl Work<'_> {
     /// Nothing may run, or have run, on the data since it was cut: else the restore point does not hold every write.
     ///
     /// Answers with the generation of each stopped workload.
-    async fn nothing_has_started(&self, or_been_changed: bool) -> Result<Vec<Option<i64>>, Failure> {
+    pub(super) async fn nothing_has_started(&self, or_been_changed: bool) -> Result<Vec<Option<i64>>, Failure> {
         let claims = self.inputs.claim_names();
         let holders = self.ports.workloads.holders(&self.inputs.app.namespace, &claims).await?;
         if !holders.is_empty() {
             let held = |holder: &Holder| format!("{} holds claim {} ({})", holder.by, holder.claim, holder.why);
             let first: Vec<String> = holders.iter().take(3).map(held).collect();
-            return Err(started(&first.join(", ")));
+            return Err(self.started(&first.join(", ")));
         }
         let mut generations = Vec::new();
         for (at, workload) in self.inputs.workloads.iter().enumerate() {
@@ -129,7 +144,7 @@ impl Work<'_> {
                 _ => state.replicas > 0,
             };
             if is_started {
-                return Err(started(&format!("{} was started by somebody else", workload.object)));
+                return Err(self.started(&format!("{} was started by somebody else", workload.object)));
             }
             // Up and down again leaves no pod behind, but is two changes. One alone cannot have started it: its replicas are 0 before
             // and after. The mark that freezes a Deployment counts as a change of it, too, and is ours.
@@ -138,7 +153,7 @@ impl Work<'_> {
             let allowed = 1 + i64::from(is_frozen);
             let most = self.idle_since(at, &workload.object).map(|since| since.saturating_add(allowed));
             if or_been_changed && most.is_some_and(|most| state.generation > most) {
-                return Err(started(&format!(
+                return Err(self.started(&format!(
                     "{} was changed more than once by somebody else, and may have run",
                     workload.object
                 )));
@@ -147,13 +162,13 @@ impl Work<'_> {
         let workloads: Vec<ObjectRef> = self.inputs.workloads.iter().map(|workload| workload.object.clone()).collect();
         let pods = self.ports.workloads.pods(&self.inputs.app.namespace, &workloads, &claims).await?;
         if let Some(pod) = pods.iter().find(|pod| pod.claims.iter().any(|claim| claims.contains(claim))) {
-            return Err(started(&format!("{} mounts a claim", pod.object)));
+            return Err(self.started(&format!("{} mounts a claim", pod.object)));
         }
         Ok(generations)
     }
-}
 
-fn started(what: &str) -> Failure {
-    Failure::permanent("started-since-cut", format!("{what}, although the app was stopped for this operation"))
-        .with_hint("find out who started it; the restore point of this operation is void")
+    fn started(&self, what: &str) -> Failure {
+        Failure::permanent("started-since-cut", format!("{what}, although the app was stopped for this operation"))
+            .with_hint(self.hint("started"))
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Work, gone, replaced};
 use crate::Failure;
+use crate::app::after::RAN;
 use crate::app::{Root, rollback, stage};
 use crate::engine::{Direction, Observation, StepState};
 use crate::ports::{Hold, ObjectRef};
@@ -75,9 +76,16 @@ impl Work<'_> {
     }
 
     pub(super) async fn prepare_resume(&self, object: &ObjectRef) -> Result<Value, Failure> {
-        self.gate().await?;
         let root = self.root(object)?;
-        Ok(json!({"uid": root.uid, "token": self.cx.token()}))
+        let intent = json!({"uid": root.uid, "token": self.cx.token()});
+        if !self.is_released_by_others().await? {
+            self.gate().await?;
+            return Ok(intent);
+        }
+        self.claims_are_the_planned_ones(true).await?;
+        // Of what ran, nobody knows which version it was, nor what it has acknowledged.
+        let ran = self.has_run().await?.is_some();
+        Ok(json!({"uid": root.uid, "token": self.cx.token(), RAN: ran}))
     }
 
     pub(super) async fn is_resumed(&self, object: &ObjectRef) -> Result<Observation, Failure> {
@@ -130,14 +138,19 @@ impl Work<'_> {
     /// The undo of a stage: not before the commit is undone and shows nowhere, or the object would be let go with it.
     pub(super) async fn has_first_stage(&self, object: &ObjectRef) -> Result<Observation, Failure> {
         let seen = self.has_stage(object, self.first_stage(object)).await?;
+        if !matches!(seen, Observation::Done(_)) {
+            self.commit_is_undone()?;
+        }
+        Ok(seen)
+    }
+
+    /// Else a leftover at once: what is undone after it must not wait.
+    pub(super) fn commit_is_undone(&self) -> Result<(), Failure> {
         let mut commits = self.cx.journal.entries.iter().filter(|entry| entry.step.starts_with("commit/"));
         match commits.find(|entry| entry.begun && entry.state != StepState::Undone) {
-            // A leftover at once: what is undone after it must not wait.
-            Some(open) if !matches!(seen, Observation::Done(_)) => {
-                Err(Failure::permanent("commit-not-undone", format!("{} is not undone yet", open.step))
-                    .with_hint("it is undone when the commit is"))
-            }
-            _ => Ok(seen),
+            Some(open) => Err(Failure::permanent("commit-not-undone", format!("{} is not undone yet", open.step))
+                .with_hint("it is undone when the commit is")),
+            None => Ok(()),
         }
     }
 

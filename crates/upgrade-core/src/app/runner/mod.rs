@@ -3,6 +3,7 @@
 mod data;
 mod gate;
 mod hold;
+mod others;
 mod pins;
 mod restore;
 mod verify;
@@ -164,6 +165,24 @@ impl Work<'_> {
     }
 
     async fn observe(&self) -> Result<Observation, Failure> {
+        use AppStep as S;
+        let seen = self.look().await?;
+        // Undoing these takes the way back, or starts the old version.
+        let takes_away = self.cx.direction == Direction::Undo
+            && matches!(
+                self.action,
+                S::Commit { .. } | S::SaveRestorePoint | S::RetainSnapshot { .. } | S::Snapshot { .. }
+            );
+        if takes_away
+            && matches!(seen, Observation::Absent(_))
+            && let Some(why) = self.target_may_have_run().await?
+        {
+            return Ok(Observation::Kept(why));
+        }
+        Ok(seen)
+    }
+
+    async fn look(&self) -> Result<Observation, Failure> {
         use AppStep as S;
         use Direction::{Do, Undo};
         match (&self.action, self.cx.direction) {

@@ -138,6 +138,10 @@ impl Work<'_> {
             return Ok(Observation::Done(json!({"gone": true})));
         }
         let frozen = self.ports.delivery.is_frozen(object).await?;
+        // Nothing else keeps the target from a workload whose delivery somebody has let go.
+        if frozen && self.cx.direction == Direction::Undo && self.let_go_by_others().await?.is_some() {
+            self.commit_is_undone()?;
+        }
         Ok(if frozen == wanted { Observation::Done(json!({"frozen": frozen})) } else { Observation::absent() })
     }
 

@@ -93,6 +93,9 @@ fn a_success_has_put_right_what_was_its_own_too_and_nothing_else() {
     ] {
         assert_eq!(judged(step), Settled::Yes, "{step}");
     }
+    // What was kept as a way back is its restore point's by now.
+    let kept = upgraded().with("snapshot/take/data", StepState::Kept, json!({}));
+    assert_eq!(settled(&success, &kept.operation(), "snapshot/take/data"), Settled::Yes);
     let others = [
         "suspend/kustomization/flux-system/other",
         "stop/deployment/notes/other",

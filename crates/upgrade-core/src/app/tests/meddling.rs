@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::world::{Behaviour, Journey, Meddle, PLAIN, RELEASE, Setup, State, Trouble, World};
 use crate::app::after::FollowUp;
-use crate::engine::Outcome;
+use crate::engine::{Cause, Outcome};
 use crate::ports::ReclaimPolicy;
 
 pub(super) fn upgrade(setup: Setup, after: &'static str, act: Meddle) -> Journey {
@@ -350,6 +350,23 @@ fn set_policy(state: &mut State, prefix: &str) {
             volume.policy = ReclaimPolicy::Delete;
         }
     }
+}
+
+#[test]
+fn only_an_undone_upgrade_says_that_its_copies_do_not_hold_everything() {
+    let hint = |journey: &Journey| match journey.outcome() {
+        Outcome::Undone(Cause::StepFailed { failure, .. }) => failure.hint.clone(),
+        outcome => panic!("{outcome:?}"),
+    };
+    let upgraded = upgrade(PLAIN, "snapshot/record", |state| state.own().suspend = None);
+    assert_eq!(
+        hint(&upgraded),
+        "find out who resumed it; the copies of this operation do not hold everything any more"
+    );
+    let lifted = rollback(RELEASE, "swap/reserve/data", |state| state.own().suspend = None);
+    assert_eq!(hint(&lifted), "find out who resumed it; its restore point stays");
+    let started = rollback(RELEASE, "swap/reserve/data", |state| state.deployment.replicas = 1);
+    assert_eq!(hint(&started), "find out who started it; its restore point stays");
 }
 
 #[test]

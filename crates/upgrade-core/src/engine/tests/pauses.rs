@@ -88,6 +88,27 @@ fn a_pause_that_a_clock_which_was_ahead_has_written_is_not_slept_through() {
 }
 
 #[test]
+fn what_may_be_needed_stays_and_is_not_tried_again() {
+    let plan = plan(2, None);
+    let mut journal = journal(&plan, &[("a", StepState::Done), ("b", StepState::Done)]);
+    let (step, why) = (&plan.steps[1], Failure::permanent("needed", "it is the only one"));
+    journal.course = Course::Back(Cause::Cancelled);
+    journal.attempt(step, Direction::Undo, at(1));
+    settle(&mut journal, step, Direction::Undo, Observation::Kept(why), at(1));
+    assert_eq!(journal.entry("b").unwrap().state, StepState::Kept);
+    // What is undone after it is undone all the same.
+    let next = Decision::Begin { step: 0, direction: Direction::Undo };
+    assert_eq!(decide(&plan, &journal, &CALM, at(1)), next);
+    journal.entry_mut("a").unwrap().state = StepState::Undone;
+    let ended = Outcome::Undone(Cause::Cancelled);
+    assert_eq!(decide(&plan, &journal, &CALM, at(1)), Decision::Close(ended.clone()));
+    journal.outcome = Some(ended.clone());
+    assert_eq!(decide(&plan, &journal, &CALM, at(100_000)), Decision::Rest(ended));
+    let left = journal.leftovers(&plan);
+    assert_eq!((left.len(), left[0].retried, left[0].why.as_str()), (1, false, "it is the only one"));
+}
+
+#[test]
 fn a_leftover_is_waited_for_until_it_is_due() {
     let plan = plan(2, None);
     let ended = Outcome::Undone(Cause::Cancelled);

@@ -35,7 +35,7 @@ impl State {
         };
         let turned_back = |request: &Value| {
             let mut entries = list(request, "/status/journal/entries").iter();
-            entries.any(|entry| matches!(text(entry, "/state"), "Undoing" | "Undone" | "Leftover"))
+            entries.any(|entry| matches!(text(entry, "/state"), "Undoing" | "Undone" | "Leftover" | "Kept"))
         };
         let mut upgrades = self.within("upgraderequests", namespace).filter(running);
         if upgrades.any(|one| begun(one, "snapshot/take/") && !released(one) && !turned_back(one))
