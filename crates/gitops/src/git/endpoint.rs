@@ -47,7 +47,8 @@ impl Endpoint {
         let scheme = match parsed.scheme.as_str() {
             "https" => Scheme::Https,
             "http" => Scheme::Http,
-            "ssh" => Scheme::Ssh,
+            "ssh" if cfg!(feature = "ssh") => Scheme::Ssh,
+            "ssh" => return Err(refuse("this program was built without ssh")),
             "file" if url.starts_with("file://") => Scheme::File,
             _ => return Err(refuse("only https, ssh, http to this machine and file urls are used")),
         };
