@@ -265,7 +265,7 @@ impl Health {
 #[serde(rename_all = "camelCase")]
 pub struct HttpCheck {
     /// The name of a Service in the namespace of the ManagedApp.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub service: String,
     /// The port of the Service.
     #[schemars(range(min = 1, max = 65535))]

@@ -166,7 +166,7 @@ pub enum RestorePointDataType {
 #[serde(rename_all = "camelCase")]
 pub struct RecordedClaim {
     /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
     /// Its UID.
     #[schemars(length(min = 1, max = 128))]

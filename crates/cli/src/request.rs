@@ -163,6 +163,18 @@ impl Draft {
         RequestRef { kind, name: name(self.app(), &self.target(), millis) }
     }
 
+    /// The request of this name, if it asks for the same.
+    pub(crate) async fn made_before(&self, cluster: &Cluster, name: &str) -> Result<Option<Request>, CliError> {
+        Ok(match self {
+            Self::Upgrade(spec) => {
+                cluster.find::<UpgradeRequest>(name).await?.filter(|found| found.spec == *spec).map(Into::into)
+            }
+            Self::Rollback(spec) => {
+                cluster.find::<RollbackRequest>(name).await?.filter(|found| found.spec == *spec).map(Into::into)
+            }
+        })
+    }
+
     /// Makes the request under this name.
     pub(crate) async fn create(&self, cluster: &Cluster, name: &str) -> Result<Request, CallError> {
         let namespace = &cluster.namespace;

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 /// What a value costs besides its text, in bytes: about what it takes in memory.
 const NODE: usize = 64;
-/// The most that one byte of text can cost without aliases: two bytes (`- `) make a value.
-const PER_BYTE: usize = NODE / 2;
+/// The most that one byte of text can cost without aliases: two bytes (`a,` in a mapping) make a key and a value.
+const PER_BYTE: usize = NODE + 1;
 /// What aliases may add.
 const ALIASES: usize = 4 << 20;
 
@@ -155,10 +155,20 @@ mod tests {
         assert_eq!(values(&bomb(10, 20)).unwrap()[0]["b"].as_array().unwrap().len(), 20);
     }
 
+    /// A mapping of so many keys, as short as they can be.
+    fn keys(count: usize) -> String {
+        let keys: Vec<String> = (0..count).map(|at| format!("{at:x}")).collect();
+        format!("{{{}}}", keys.join(","))
+    }
+
     #[test]
     fn what_has_no_aliases_is_never_too_much() {
-        for text in ["-\n".repeat(500_000), "[".to_owned() + &"0,".repeat(500_000) + "]", "a: b\n---\n".repeat(100_000)]
-        {
+        for text in [
+            "-\n".repeat(500_000),
+            "[".to_owned() + &"0,".repeat(500_000) + "]",
+            "a: b\n---\n".repeat(100_000),
+            keys(200_000),
+        ] {
             assert!(values(&text).is_ok(), "{} bytes of {:?}", text.len(), &text[..4]);
         }
     }

@@ -31,7 +31,7 @@ pub struct Args {
     /// Where liveness, readiness and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: Option<SocketAddr>,
-    /// Namespaces other than the app's own whose delivery objects may be suspended.
+    /// Namespaces other than the app's own whose delivery objects may be read and suspended, and where Helm may store releases.
     #[arg(long, value_delimiter = ',', default_value = "flux-system")]
     pub shared_namespaces: Vec<String>,
     /// Allow `file://` repositories. Whoever may write a ManagedApp can then read and write those of this machine.

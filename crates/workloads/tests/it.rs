@@ -103,7 +103,7 @@ async fn stopping_leaves_no_owner_of_replicas_behind_and_starting_needs_the_vers
 }
 
 /// As by a leader whose answer was stuck until its successor had done everything and started the workload again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_has_changed_since_it_was_read_is_not_stopped() {
     let server = server();
     let client = server.client();

@@ -158,7 +158,7 @@ pub(super) const CODES: &[Row] = &[
     ),
     (
         "namespace-not-allowed",
-        "A delivery object is in a namespace that the operator may not touch.",
+        "A delivery object, or what Helm stores of it, is in a namespace that the operator may not touch.",
         "Add it to the operator's --shared-namespaces, or move the object.",
     ),
     (

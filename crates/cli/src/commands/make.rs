@@ -32,7 +32,12 @@ pub(super) async fn make(session: &mut Session, cluster: &Cluster, draft: &Draft
         };
         match made {
             Ok(request) => return Ok(Made::Request(request)),
-            Err(error) if error.is_exists() && attempt < NAMES => {}
+            // The client sends a request again whose answer was bad: then it is there, and is ours.
+            Err(error) if error.is_exists() && attempt < NAMES => {
+                if let Some(request) = draft.made_before(cluster, &reference.name).await? {
+                    return Ok(Made::Request(request));
+                }
+            }
             // Lost on its way, given by something in between, or unreadable: the server may have done it all the same.
             Err(source) if ["api-unreachable", "api-unavailable", "api-unreadable"].contains(&source.code()) => {
                 let (request, namespace) = (reference.to_string(), cluster.namespace.clone());

@@ -104,6 +104,21 @@ async fn a_request_whose_answer_was_lost_may_have_been_made_and_is_named() {
     }
 }
 
+/// The client sends a request again whose answer was bad, and is told that it exists.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_sent_twice_is_made_once() {
+    let client = cluster().await;
+    // The clock stands still, so that both have one name.
+    for _ in 0..2 {
+        let made = windlass(&client, "upgrade app notes --to 1.4.1 --no-wait").await;
+        assert_eq!(made.exit, 0, "{}", made.err);
+    }
+    let other = windlass(&client, "upgrade app notes --to 1.4.1 --no-wait --reason other").await;
+    assert_eq!(other.exit, 0, "{}", other.err);
+    let api: Api<UpgradeRequest> = Api::default_namespaced(client.clone());
+    assert_eq!(api.list(&kube::api::ListParams::default()).await.unwrap().items.len(), 2);
+}
+
 /// An upgrade that failed, and whose rollback is at work.
 async fn rolling_back(client: &Client) {
     let name = first_upgrade(client).await;

@@ -164,7 +164,7 @@ impl Coded for FluxError {
             Self::ChangedMeanwhile { object, .. } => format!("See who keeps writing {object}, if this goes on."),
             Self::Unsupported { .. } => "Name a HelmRelease or a Kustomization of Flux, with its namespace.".into(),
             Self::NotAllowed { namespace, .. } => {
-                format!("Name objects of the app's own namespace, or let the operator use {namespace}.")
+                format!("Keep it in the app's own namespace, or add {namespace} to the operator's --shared-namespaces.")
             }
             Self::Cycle { .. } => "Let each Kustomization be applied by one that does not depend on it.".into(),
             Self::NotDelivered { workload } => {

@@ -128,6 +128,10 @@ impl FluxDelivery {
                 Place::Images { workloads, image, through } => {
                     let mut is_anywhere = false;
                     for workload in &workloads {
+                        // What the same file brings into other namespaces belongs to neighbours.
+                        if !pins::may_be_read(workload, app) {
+                            continue;
+                        }
                         let Some(live) = self.objects.find(workload).await? else { continue };
                         if let Some(shows) = pins::image_shown(&live, &image, pin.part, &pin.field) {
                             is_anywhere = true;

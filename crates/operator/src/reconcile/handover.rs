@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::app::AppInputs;
 use upgrade_core::app::after::{Sighting, Situation, sighting, what_each_loses};
 use upgrade_core::app::inherit::{Operation, Settled, TakeOver, farthest, settled};
+use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Journal, Plan};
 use upgrade_core::ports::AppRef;
 use windlass_api::{OperationKind, Outcome};
@@ -39,11 +41,17 @@ impl<K: Request> Turn<'_, K> {
         let others = self.others_of_app().await?;
         let rollbacks = others.iter().filter(|other| !other.is_upgrade && other.planned);
         let rollbacks = rollbacks.filter_map(|other| Some((other, other.operation()?, other.over)));
-        Ok(farthest(&self.uid, rollbacks).map(|(other, how_far)| Taker {
-            name: other.name.clone(),
-            how_far,
-            message: other.message.clone(),
-        }))
+        if let Some((other, how_far)) = farthest(&self.uid, rollbacks) {
+            return Ok(Some(Taker { name: other.name.clone(), how_far, message: other.message.clone() }));
+        }
+        // One that had begun and is gone was undone: nobody has watched this upgrade meanwhile.
+        // The automatic one is named before it has begun, and follows a failure only.
+        let automatic = rollback::request_name(&self.request.name_any(), &self.uid);
+        let is_there = |name: &String| others.iter().any(|other| !other.is_upgrade && other.name == *name);
+        let named = self.request.status().and_then(|status| status.rollback.clone());
+        let gone = named.filter(|name| *name != automatic && !is_there(name));
+        let message = "it was deleted".to_owned();
+        Ok(gone.map(|name| Taker { name, how_far: TakeOver::GivenBack, message }))
     }
 
     /// What a rollback that takes this upgrade over makes of it while it is still being watched; nothing if there is none.

@@ -24,7 +24,7 @@ async fn no_port_of_an_instance_that_does_not_lead_writes_anything() {
 }
 
 /// Its first look took so long that a successor has begun meanwhile: only the version of the request tells, if its clock stood still.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_that_somebody_else_has_begun_meanwhile_is_not_refused() {
     let faults = Faults::new(1);
     let slow = Matcher::any().verb("list").resource("rollbackrequests");

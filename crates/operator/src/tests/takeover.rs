@@ -215,6 +215,24 @@ async fn an_upgrade_that_was_being_watched_when_its_rollback_was_undone_needs_on
     assert_eq!(app.last_operation.unwrap().name, "up");
 }
 
+/// The rollback undoes itself and is gone before the upgrade looks again.
+#[tokio::test]
+async fn an_upgrade_whose_rollback_had_begun_and_was_deleted_needs_one_and_says_so() {
+    let estate = Estate::new().await;
+    let upgrade = estate.watched("up").await;
+    let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+    let (plan, journal) = estate.record(&rollback, &["suspend/x"], &[&upgrade.uid().unwrap()]);
+    estate.write(&rollback, json!({ "plan": plan, "journal": journal })).await;
+    estate.activate(&rollback).await;
+    estate.turn(&upgrade).await;
+    estate.api::<RollbackRequest>().delete("back", &DeleteParams::default()).await.unwrap();
+    estate.activate_with(Value::Null).await;
+    estate.turn(&upgrade).await;
+    let status = estate.status_of(&upgrade).await;
+    assert_eq!(status.outcome, Some(windlass_api::Outcome::NeedsRollback), "{:?}", status.message);
+    assert!(status.message.unwrap().contains("rollback back was undone: it was deleted. "));
+}
+
 #[tokio::test]
 async fn a_rollback_that_is_refused_or_cancelled_leaves_the_upgrade_at_work() {
     for (crashed, cancelled) in [(false, false), (true, false), (true, true)] {

@@ -389,12 +389,10 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
         if root.own && root.role == DeliveryRole::Manifests {
             let step = AppStep::AwaitAttempt { object: root.object.clone() };
             let title = format!("wait until {} works on the commit", root.object);
-            steps.push(Step::new(
-                id("release/attempt", &root.object),
-                title,
-                step.to_value(),
-                inputs.delivery_deadline(),
-            ));
+            // What its parent has let go is asked for a run of its own, and a run may wait for health.
+            let runs_again = root.declared && inputs.names_a_version(&root.object);
+            let deadline = if runs_again { inputs.health.timeout } else { inputs.delivery_deadline() };
+            steps.push(Step::new(id("release/attempt", &root.object), title, step.to_value(), deadline));
         }
     }
     for workload in &frozen {

@@ -155,6 +155,10 @@ fn common(verdict: &mut Verdict, spec: &AppSpec, facts: &AppFacts, take_over: &[
         verdict.refuse("no-pins", "the app names no pins, so there is nothing to change in Git", hint);
     }
     for object in &facts.delivery.objects {
+        // Whoever may make an app could else have what others own suspended as a parent, by labels of their own making.
+        for (code, message) in object.refusals.iter().filter(|(code, _)| code == "namespace-not-allowed") {
+            verdict.refuse(code, format!("{}: {message}", object.object), "");
+        }
         let ours = object.held_by.as_ref().is_some_and(|holder| take_over.contains(holder));
         if let Some(holder) = object.held_by.as_ref().filter(|_| !ours) {
             let message = format!("{} is held by operation {holder}", object.object);

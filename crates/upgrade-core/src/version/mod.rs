@@ -49,7 +49,7 @@ pub use semantic::{Change, Version, VersionError, VersionProblem, is_downgrade};
 
 /// What may be shown of a value that was read where a version should be: whoever names the place may have no right to read it.
 ///
-/// The text itself where it is two or three numbers with dots, as versions are, else words in its place.
+/// The text itself where it is two to four numbers with dots, as versions are, or a digest; else words in its place.
 ///
 /// ```
 /// use upgrade_core::version::or_no_version;
@@ -62,7 +62,8 @@ pub fn or_no_version(value: &str) -> &str {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let is_version = value.len() <= 64
         && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
-        && (2..=3).contains(&numbers.split('.').count())
+        && (2..=4).contains(&numbers.split('.').count())
         && numbers.split('.').all(is_number);
-    if is_version { value } else { "something that is no version" }
+    let is_digest = value.strip_prefix("sha256:").is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if is_version || is_digest { value } else { "something that is no version" }
 }

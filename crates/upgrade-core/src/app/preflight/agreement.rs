@@ -22,7 +22,7 @@ pub(super) fn git_is_live(verdict: &mut Verdict, facts: &AppFacts) {
             match &carrier.shows {
                 Some(value) if *value == found.value => {}
                 Some(value) => {
-                    let (git, live) = (or_no_version(&found.value), or_no_version(value));
+                    let (git, live) = (&found.value, or_no_version(value));
                     let message = format!("{component} is {git} in Git and {live} in {}", carrier.object);
                     verdict.refuse(
                         "live-differs-from-git",

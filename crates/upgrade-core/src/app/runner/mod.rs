@@ -166,7 +166,17 @@ impl Work<'_> {
 
     async fn observe(&self) -> Result<Observation, Failure> {
         use AppStep as S;
-        let seen = self.look().await?;
+        let seen = self.look().await;
+        // These wait until the commit is undone.
+        let waits = self.cx.direction == Direction::Undo
+            && matches!(self.action, S::Carriers | S::Stage { .. } | S::Freeze { .. });
+        if waits
+            && !matches!(seen, Ok(Observation::Done(_)))
+            && let Some(why) = self.why_the_commit_stays()
+        {
+            return Ok(Observation::Kept(why));
+        }
+        let seen = seen?;
         // Undoing these takes the way back, or starts the old version.
         let takes_away = self.cx.direction == Direction::Undo
             && matches!(

@@ -3,10 +3,10 @@
 use super::Work;
 use crate::Failure;
 use crate::app::build::id;
-use crate::app::{Root, upgrade};
+use crate::app::{AppStep, Root, upgrade};
 use crate::engine::{Observation, StepState};
 use crate::image;
-use crate::ports::{DeliveryRole, ObjectRef, PinValue};
+use crate::ports::{DeliveryRole, PinValue};
 
 impl Work<'_> {
     /// Whether the release of an upgrade has happened by another hand: what is marked as ours is not suspended any more and names the
@@ -71,6 +71,12 @@ impl Work<'_> {
         Ok(Some(Failure::permanent("target-may-have-run", message).with_hint(hint)))
     }
 
+    /// Why a commit was kept, if one was.
+    pub(super) fn why_the_commit_stays(&self) -> Option<Failure> {
+        let mut commits = self.cx.journal.entries.iter().filter(|entry| entry.step.starts_with("commit/push/"));
+        commits.find(|entry| entry.state == StepState::Kept)?.error.clone()
+    }
+
     fn may_be_committed(&self) -> bool {
         let names = self.inputs.repositories.iter().map(|one| &one.name);
         names
@@ -78,8 +84,9 @@ impl Work<'_> {
             .any(|name| self.seen(&format!("commit/push/{name}"), "sha").is_some() || self.may_still_land(name))
     }
 
-    /// An object that should be suspended by us and is not.
-    pub(super) async fn let_go_by_others(&self) -> Result<Option<&ObjectRef>, Failure> {
+    /// The objects that should be suspended and are not. One that a later operation holds is not let go.
+    pub(super) async fn let_go_by_others(&self) -> Result<Vec<&Root>, Failure> {
+        let mut let_go = Vec::new();
         for root in &self.inputs.roots {
             // What this operation has let go itself, undoing, says nothing about others.
             let held = self.cx.journal.entry(&id("suspend", &root.object));
@@ -87,17 +94,21 @@ impl Work<'_> {
                 continue;
             }
             let found = self.ports.delivery.suspension(&root.object).await?;
-            if !found.is_some_and(|found| found.suspend == Some(true) && self.is_marked(root, &found)) {
-                return Ok(Some(&root.object));
+            if found.is_none_or(|found| found.suspend != Some(true)) {
+                let_go.push(root);
             }
         }
-        Ok(None)
+        Ok(let_go)
     }
 
     async fn why_the_target(&self) -> Result<Option<String>, Failure> {
         let inputs = &self.inputs;
-        if let Some(object) = self.let_go_by_others().await? {
-            return Ok(Some(format!("{object} was let go by somebody else")));
+        // A commit goes back where only the old version can have run. A copy stays: that has written since it was cut.
+        let in_doubt = !matches!(self.action, AppStep::Commit { .. });
+        for root in self.let_go_by_others().await? {
+            if in_doubt || self.is_at_target(root).await? {
+                return Ok(Some(format!("{} was let go by somebody else", root.object)));
+            }
         }
         for workload in &inputs.workloads {
             let state = self.ports.workloads.state(&workload.object).await?;

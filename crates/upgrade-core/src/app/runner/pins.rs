@@ -10,6 +10,7 @@ use crate::Failure;
 use crate::app::message::fill;
 use crate::engine::{Cause, Course, Direction, Observation, StepState};
 use crate::ports::{Ancestry, CarrierKind, CommitRequest, ObjectRef, Pin, PinValue, Repository};
+use crate::version::or_no_version;
 
 /// How long a server may go on with a push that nobody waits for any more: its hooks run on.
 const LATE_PUSH: SignedDuration = SignedDuration::from_mins(5);
@@ -284,7 +285,7 @@ impl Work<'_> {
             match &live.shows {
                 Some(shows) if *shows == wanted.value => names.push(format!("{} {shows}", live.component)),
                 other => {
-                    let seen = other.as_deref().unwrap_or("nothing");
+                    let seen = other.as_deref().map_or("nothing", or_no_version);
                     return Ok(Observation::Absent(format!(
                         "{object} to name {} {}: it names {seen}",
                         live.component, wanted.value

@@ -139,7 +139,7 @@ impl Work<'_> {
         }
         let frozen = self.ports.delivery.is_frozen(object).await?;
         // Nothing else keeps the target from a workload whose delivery somebody has let go.
-        if frozen && self.cx.direction == Direction::Undo && self.let_go_by_others().await?.is_some() {
+        if frozen && self.cx.direction == Direction::Undo && !self.let_go_by_others().await?.is_empty() {
             self.commit_is_undone()?;
         }
         Ok(if frozen == wanted { Observation::Done(json!({"frozen": frozen})) } else { Observation::absent() })

@@ -141,3 +141,35 @@ fn a_commit_whose_lifted_target_has_not_run_is_taken_back_and_in_doubt_the_copy_
     assert_eq!((state.git.head().version.as_str(), state.deployment.replicas), ("1.0.0", 2));
     assert!(state.pods.iter().all(|pod| pod.version == "1.0.0"));
 }
+
+#[test]
+fn a_commit_goes_back_where_only_the_old_version_can_have_run() {
+    // Lifted before anything names the target; with Online the old version runs all the time.
+    let started: Meddle = |state| {
+        state.own().suspend = None;
+        state.deployment.replicas = 2;
+    };
+    let online = Setup { online: true, ..RELEASE };
+    for (setup, meddle) in [(RELEASE, started), (online, LIFT)] {
+        let after = "commit/push/apps";
+        let trouble = Trouble { cancel_after: Some(after), meddle: Some((after, meddle)), ..Trouble::default() };
+        let journey = upgrade(setup, None, trouble);
+        assert!(matches!(journey.outcome(), Outcome::Undone(_)), "{setup:?}: {:?}", journey.outcome());
+        let state = journey.world.state();
+        assert_eq!(state.git.head().version, "1.0.0", "{setup:?}");
+        assert!(!state.storage.acknowledged.iter().any(|write| write.version == "1.1.0"), "{setup:?}");
+    }
+}
+
+#[test]
+fn what_waits_for_a_commit_that_stays_is_not_tried_for_ever() {
+    let (setup, after) = setups()[1];
+    let trouble = Trouble { cancel_after: Some(after), meddle: Some((after, LIFT)), ..Trouble::default() };
+    let journey = upgrade(setup, None, trouble);
+    let left = journey.journal.leftovers(&journey.plan);
+    let waits = |step: &str| ["commit/carriers", "stage/", "release/freeze/"].iter().any(|verb| step.starts_with(verb));
+    let retried: Vec<&str> =
+        left.iter().filter(|left| left.retried && waits(&left.step)).map(|left| left.step.as_str()).collect();
+    assert_eq!(retried, [""; 0]);
+    assert!(left.iter().any(|left| left.step == "commit/carriers" && !left.retried), "{left:#?}");
+}

@@ -171,7 +171,14 @@ fn who_sets_what_has_no_effect_yet_is_told() {
 /// Who names a field may have no right to read it.
 #[test]
 fn what_is_read_where_a_version_should_be_is_shown_only_if_it_is_one() {
-    for (live, is_shown) in [("0.9.0", true), ("v1.4", true), ("c2VjcmV0LXBhc3M=", false), ("1.a", false)] {
+    for (live, is_shown) in [
+        ("0.9.0", true),
+        ("v1.4", true),
+        ("4.0.1.929", true),
+        ("sha256:0a1b", true),
+        ("c2VjcmV0LXBhc3M=", false),
+        ("1.a", false),
+    ] {
         let mut facts = facts();
         facts.live[0].shows = Some(live.into());
         let refusals = preflight::upgrade(&upgrade_to("1.1.0"), &facts).refusals;
@@ -184,6 +191,9 @@ fn what_is_read_where_a_version_should_be_is_shown_only_if_it_is_one() {
 fn each_reason_not_to_roll_back_is_refused_by_name() {
     let cases: &[(&str, RollbackChange)] = &[
         ("restore-point-void", |ask, _| ask.restore_point.void = "the old version ran again".into()),
+        ("namespace-not-allowed", |_, facts| {
+            facts.delivery.objects[0].refusals.push(("namespace-not-allowed".into(), "x".into()));
+        }),
         ("pin-not-recorded", |ask, _| ask.restore_point.pins.clear()),
         ("loss-not-acknowledged", |ask, _| ask.loses_writes = true),
         ("loss-not-acknowledged", |ask, _| {
