@@ -108,6 +108,7 @@ async fn a_request_whose_answer_was_lost_may_have_been_made_and_is_named() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_was_sent_twice_is_made_once() {
     let client = cluster().await;
+    operator(&client, 1).await;
     // The clock stands still, so that both have one name.
     for _ in 0..2 {
         let made = windlass(&client, "upgrade app notes --to 1.4.1 --no-wait").await;
