@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::ports::{ActiveOperation, AppRef, AppStore, BlockedVersion, Clock, Neighbour, PinValue};
 use windlass_api::call::{CallError, patch_params};
-use windlass_api::{ManagedApp, ManagedAppStatus, OperationKind, RollbackRequest, UpgradeRequest};
+use windlass_api::{LastOperation, ManagedApp, ManagedAppStatus, OperationKind, RollbackRequest, UpgradeRequest};
 
 use crate::resolve;
 use crate::store::failed;
@@ -64,6 +64,11 @@ impl ManagedApps {
                 Err(error) => return Err(failed(&error)),
             }
         }
+    }
+
+    /// The operation that ended last.
+    pub(crate) async fn last(&self, app: &AppRef) -> Result<Option<LastOperation>, Failure> {
+        Ok(self.read(app).await?.status.and_then(|status| status.last_operation))
     }
 
     /// Records how an operation ended, for people.

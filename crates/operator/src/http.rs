@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -18,14 +19,16 @@ pub(crate) async fn serve(
     listen: Option<SocketAddr>,
     context: Arc<Context>,
     stop: CancellationToken,
-) -> std::io::Result<()> {
+) -> anyhow::Result<()> {
     let Some(listen) = listen else { return std::future::pending().await };
     let router = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(context);
-    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen} for liveness and metrics: give another address with --listen")
+    })?;
     axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await?;
     std::future::pending().await
 }

@@ -6,6 +6,7 @@ mod apply;
 mod charts;
 mod cluster;
 mod digest;
+pub mod examples;
 pub mod manifests;
 
 pub use apply::apply;

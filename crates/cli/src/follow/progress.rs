@@ -210,16 +210,19 @@ fn titled(mut reference: StepRef, step: &Step, state: StepState) -> StepRef {
 fn describe(step: &StepRef, state: StepState, waiting_for: &str) -> String {
     let doing = if state == StepState::Undoing { "undoing: " } else { "" };
     let waiting = if waiting_for.is_empty() { String::new() } else { format!(": waiting for {waiting_for}") };
-    clean(&format!("[{}/{}] {doing}{}{waiting}", step.number, step.total, step.title))
+    clean(&format!("{} {doing}{}{waiting}", number(step), step.title))
+}
+
+/// Which of how many, as wide as the widest.
+fn number(step: &StepRef) -> String {
+    let width = step.total.to_string().len();
+    format!("[{:>width$}/{}]", step.number, step.total)
 }
 
 impl Change {
     /// One line for people.
     pub(crate) fn line(&self, color: bool) -> String {
-        let place = |step: &StepRef| {
-            let width = step.total.to_string().len();
-            format!("[{:>width$}/{}] {}", step.number, step.total, clean(&step.title))
-        };
+        let place = |step: &StepRef| format!("{} {}", number(step), clean(&step.title));
         match self {
             Self::Waiting { message } => clean(message),
             Self::Accepted { steps } => format!("accepted: {}", count(*steps, "step")),

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ApiResource, DynamicObject};
-use kube::core::GroupVersionKind;
+use serde::Deserialize as _;
+use windlass_playground::examples::{files, put};
 
 use super::*;
 
@@ -12,50 +11,12 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
-/// The examples of one folder of the repository, in order of their names.
 fn examples(folder: &str) -> Vec<PathBuf> {
-    let folder = repository().join(folder);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "{} is empty", folder.display());
-    files
+    files(&repository().join(folder)).unwrap()
 }
 
-fn documents<T: serde::de::DeserializeOwned>(yaml: &str) -> Vec<T> {
-    serde_yaml_ng::Deserializer::from_str(yaml).map(|document| T::deserialize(document).unwrap()).collect()
-}
-
-/// Creates an object, or puts it in the place of the one that has its name.
-async fn put(client: &Client, namespace: &str, object: &DynamicObject) -> kube::Result<DynamicObject> {
-    let kind = GroupVersionKind::try_from(object.types.as_ref().unwrap()).unwrap();
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&kind));
-    let mut object = object.clone();
-    // Wherever it was meant to be.
-    object.metadata.namespace = None;
-    match api.get_opt(&object.name_any()).await? {
-        None => api.create(&PostParams::default(), &object).await,
-        Some(present) => {
-            object.metadata.resource_version = present.metadata.resource_version;
-            api.replace(&object.name_any(), &PostParams::default(), &object).await
-        }
-    }
-}
-
-/// Puts the objects of a file, in a namespace of its own. Those before the last must be taken; the last one is returned,
-/// and what the server says of it.
-async fn put_file(client: &Client, file: &Path) -> (DynamicObject, kube::Result<DynamicObject>) {
-    let namespace = format!("of-{}", file.file_stem().unwrap().to_str().unwrap());
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let made = from(json!({"metadata": {"name": namespace}}));
-    namespaces.create(&PostParams::default(), &made).await.unwrap();
-    let mut documents: Vec<DynamicObject> = documents(&std::fs::read_to_string(file).unwrap());
-    let last = documents.pop().unwrap();
-    for object in &documents {
-        let answer = put(client, &namespace, object).await;
-        assert!(answer.is_ok(), "{}: {answer:?}", file.display());
-    }
-    let answer = put(client, &namespace, &last).await;
-    (last, answer)
+fn documents(yaml: &str) -> Vec<Value> {
+    serde_yaml_ng::Deserializer::from_str(yaml).map(|document| Value::deserialize(document).unwrap()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,9 +24,9 @@ async fn good_examples_are_stored_as_written() {
     let client = cluster().await;
     // Those for people, too.
     for file in examples("crates/api/examples/good").into_iter().chain(examples("examples/notes")) {
-        let (written, answer) = put_file(&client, &file).await;
-        assert!(answer.is_ok(), "{}: {answer:?}", file.display());
-        assert_eq!(answer.unwrap().data.get("spec"), written.data.get("spec"), "{}", file.display());
+        let example = put(&client, &file).await.unwrap();
+        assert!(example.answer.is_ok(), "{}: {example:?}", file.display());
+        assert_eq!(example.answer.unwrap().data["spec"], example.written.data["spec"], "{}", file.display());
     }
 }
 
@@ -76,7 +37,7 @@ async fn bad_examples_are_refused_with_their_reason() {
     for file in examples("crates/api/examples/bad") {
         let text = std::fs::read_to_string(&file).unwrap();
         let expected = text.lines().next().unwrap().strip_prefix("# expect: ").unwrap().trim();
-        match put_file(&client, &file).await.1 {
+        match put(&client, &file).await.unwrap().answer {
             Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains(expected) => {}
             other => wrong.push(format!("{}: expected {expected:?}, got {other:#?}", file.display())),
         }

@@ -6,17 +6,19 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::app::after::{FollowUp, Situation, follow_up};
-use upgrade_core::app::inherit::{Operation, Settled, TakeOver, settled};
+use upgrade_core::app::handover::{Fate, Successor, TakeOver, fate};
+use upgrade_core::app::inherit::{Operation, Settled, settled};
 use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Cause, Journal, Plan};
 use upgrade_core::ports::{AppRef, AppStore as _, ReplacedVolume, Revision};
 use windlass_api::call::{CallError, patch_params, post_params};
 use windlass_api::{
-    Condition, Leftover, OperationKind, OperationStatus, Outcome, RollbackData, RollbackRequest, RollbackRequestSpec,
-    RollbackTo, Subject, UpgradeRequest,
+    Condition, Leftover, OperationKind, Outcome, RollbackData, RollbackRequest, RollbackRequestSpec, RollbackTo,
+    Subject, UpgradeRequest,
 };
 
 use super::ask::{AUTOMATIC, Other};
+use super::handover::Taker;
 use super::{QUEUE_PAUSE, ReconcileError, Turn, inputs_of};
 use crate::conditions::{self, Said};
 use crate::kinds::{Either, Request};
@@ -87,22 +89,12 @@ impl<K: Request> Turn<'_, K> {
             given_back => given_back.as_ref(),
         };
         // Once it is made nothing is decided anew, but if it did not begin, or was undone, a person has to choose.
-        let begins_not = |why: String| format!("rollback {name} has not begun, because {why}");
-        let unmade = match (given_back, &heir) {
-            (Some(taker), _) => Some(taker.undone()),
-            (None, Some(heir)) if !is_heir(heir, &upgrade.name_any()) => Some(begins_not("its name is taken".into())),
-            (None, Some(heir)) => match heir.status.clone().unwrap_or_default() {
-                // One whose record cannot be read here: nobody can say that it was undone.
-                OperationStatus { plan: Some(_), journal: Some(_), .. } => return Ok(After::RolledBackBy(name)),
-                OperationStatus { outcome: Some(outcome), message, .. } => {
-                    Some(begins_not(format!("it ended as {outcome:?}: {}", message.unwrap_or_default())))
-                }
-                _ => return Ok(After::Wait),
-            },
-            (None, None) if self.request.status().is_some_and(|status| status.rollback.as_ref() == Some(&name)) => {
-                Some(begins_not("it was deleted".into()))
-            }
-            (None, None) => None,
+        let successor = self.successor(&name, heir.as_ref());
+        let unmade = match fate(given_back.map(Taker::undone), &name, successor) {
+            Fate::RolledBack => return Ok(After::RolledBackBy(name)),
+            Fate::Wait => return Ok(After::Wait),
+            Fate::Decide => None,
+            Fate::Ask { why } => Some(why),
         };
         let (seen, taken_at) = self.look_at_target(plan, journal, &inputs, &app).await?;
         let since = taken_at.map(|at| at.to_string()).unwrap_or_default();
@@ -197,6 +189,26 @@ impl<K: Request> Turn<'_, K> {
         let api: Api<RollbackRequest> = Api::namespaced(self.context.client.clone(), &self.namespace);
         let found = api.get_opt(name).await;
         found.map_err(CallError::on::<RollbackRequest>("get", &self.namespace, name)).map_err(|error| failed(&error))
+    }
+
+    /// What is seen of the request that rolls this upgrade back by itself.
+    fn successor(&self, name: &str, heir: Option<&RollbackRequest>) -> Successor {
+        let named = self.request.status().and_then(|status| status.rollback.as_deref());
+        let Some(heir) = heir else {
+            return if named == Some(name) { Successor::Deleted } else { Successor::Unmade };
+        };
+        if !is_heir(heir, &self.request.name_any()) {
+            return Successor::NotOurs;
+        }
+        let Some(status) = &heir.status else { return Successor::Waiting };
+        match status.outcome {
+            _ if is_planned(status) => Successor::Begun,
+            Some(outcome) => {
+                let message = status.message.as_deref().unwrap_or_default();
+                Successor::Ended { how: format!("{outcome:?}: {message}") }
+            }
+            None => Successor::Waiting,
+        }
     }
 
     async fn create_rollback(&self, name: &str, spec: RollbackRequestSpec) -> Result<(), Failure> {

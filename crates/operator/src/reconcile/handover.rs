@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use upgrade_core::Failure;
 use upgrade_core::app::AppInputs;
 use upgrade_core::app::after::{Sighting, Situation, sighting, what_each_loses};
-use upgrade_core::app::inherit::{Operation, Settled, TakeOver, farthest, settled};
+use upgrade_core::app::handover::{TakeOver, farthest, gone};
+use upgrade_core::app::inherit::{Operation, Settled, settled};
 use upgrade_core::app::rollback;
 use upgrade_core::engine::{self, Journal, Plan};
 use upgrade_core::ports::AppRef;
@@ -44,14 +45,26 @@ impl<K: Request> Turn<'_, K> {
         if let Some((other, how_far)) = farthest(&self.uid, rollbacks) {
             return Ok(Some(Taker { name: other.name.clone(), how_far, message: other.message.clone() }));
         }
-        // One that had begun and is gone was undone: nobody has watched this upgrade meanwhile.
         // The automatic one is named before it has begun, and follows a failure only.
         let automatic = rollback::request_name(&self.request.name_any(), &self.uid);
         let is_there = |name: &String| others.iter().any(|other| !other.is_upgrade && other.name == *name);
         let named = self.request.status().and_then(|status| status.rollback.clone());
-        let gone = named.filter(|name| *name != automatic && !is_there(name));
-        let message = "it was deleted".to_owned();
-        Ok(gone.map(|name| Taker { name, how_far: TakeOver::GivenBack, message }))
+        match named.filter(|name| *name != automatic && !is_there(name)) {
+            Some(name) => {
+                let how_far = gone(self.has_succeeded(&name).await?);
+                Ok(Some(Taker { name, how_far, message: "it was deleted".to_owned() }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the app says of a rollback that it ended last, and well.
+    async fn has_succeeded(&self, rollback: &str) -> Result<bool, Failure> {
+        let Some(app) = self.app_ref() else { return Ok(false) };
+        let last = self.context.apps.last(&app).await?;
+        Ok(last.is_some_and(|last| {
+            last.kind == OperationKind::RollbackRequest && last.name == rollback && last.outcome == Outcome::Succeeded
+        }))
     }
 
     /// What a rollback that takes this upgrade over makes of it while it is still being watched; nothing if there is none.

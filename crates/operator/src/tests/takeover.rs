@@ -215,22 +215,39 @@ async fn an_upgrade_that_was_being_watched_when_its_rollback_was_undone_needs_on
     assert_eq!(app.last_operation.unwrap().name, "up");
 }
 
-/// The rollback undoes itself and is gone before the upgrade looks again.
+/// The rollback is gone before the upgrade looks again: what the app says of it is all that is left to judge by.
 #[tokio::test]
-async fn an_upgrade_whose_rollback_had_begun_and_was_deleted_needs_one_and_says_so() {
-    let estate = Estate::new().await;
-    let upgrade = estate.watched("up").await;
-    let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
-    let (plan, journal) = estate.record(&rollback, &["suspend/x"], &[&upgrade.uid().unwrap()]);
-    estate.write(&rollback, json!({ "plan": plan, "journal": journal })).await;
-    estate.activate(&rollback).await;
-    estate.turn(&upgrade).await;
-    estate.api::<RollbackRequest>().delete("back", &DeleteParams::default()).await.unwrap();
-    estate.activate_with(Value::Null).await;
-    estate.turn(&upgrade).await;
-    let status = estate.status_of(&upgrade).await;
-    assert_eq!(status.outcome, Some(windlass_api::Outcome::NeedsRollback), "{:?}", status.message);
-    assert!(status.message.unwrap().contains("rollback back was undone: it was deleted. "));
+async fn an_upgrade_whose_rollback_had_begun_and_was_deleted_needs_one_unless_that_had_succeeded() {
+    for (how, expected) in [
+        (None, windlass_api::Outcome::NeedsRollback),
+        (Some("Cancelled"), windlass_api::Outcome::NeedsRollback),
+        (Some("Succeeded"), windlass_api::Outcome::RolledBack),
+    ] {
+        let estate = Estate::new().await;
+        let upgrade = estate.watched("up").await;
+        let rollback = estate.rollback("back", json!({ "upgradeRequest": "up" })).await;
+        let (plan, journal) = estate.record(&rollback, &["suspend/x"], &[&upgrade.uid().unwrap()]);
+        estate.write(&rollback, json!({ "plan": plan, "journal": journal })).await;
+        estate.activate(&rollback).await;
+        estate.turn(&upgrade).await;
+        if let Some(outcome) = how {
+            let app = estate.cluster.context.apps.clone();
+            let last = json!({
+                "kind": "RollbackRequest", "name": "back", "uid": rollback.uid(), "outcome": outcome,
+                "finishedAt": "2026-01-01T00:00:00Z",
+            });
+            let found = estate.api::<ManagedApp>().get("notes").await.unwrap();
+            app.record_last(&crate::resolve::app_ref(&found), last).await.unwrap();
+        }
+        estate.api::<RollbackRequest>().delete("back", &DeleteParams::default()).await.unwrap();
+        estate.activate_with(Value::Null).await;
+        estate.turn(&upgrade).await;
+        let status = estate.status_of(&upgrade).await;
+        assert_eq!(status.outcome, Some(expected), "{how:?}: {:?}", status.message);
+        let message = status.message.unwrap();
+        let said = "rollback back was undone: it was deleted. ";
+        assert_eq!(message.contains(said), expected == windlass_api::Outcome::NeedsRollback, "{message}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::build::id;
 use super::facts::AppFacts;
 use super::{AppInputs, PlannedWorkload};
-use crate::engine::{Journal, Outcome, Plan, StepState};
+use crate::engine::{Journal, Plan, StepState};
 use crate::ports::{ClaimFacts, ObjectRef, ReclaimPolicy, ReplacedVolume, WorkloadFacts};
 
 /// One operation, for questions about it and others of its app.
@@ -222,42 +222,4 @@ pub fn healing<'a>(ended: &Operation<'_>, others: impl IntoIterator<Item = (Oper
         }
     }
     answer
-}
-
-/// How far a rollback is that has begun to take over an upgrade which had failed, the least far first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TakeOver {
-    /// It was undone: the upgrade is as it was, and a person decides.
-    GivenBack,
-    /// It may still be undone: the upgrade is not over.
-    Pending,
-    /// There is no way back to the upgrade.
-    Made,
-}
-
-/// Judges it. `over` is whether the rollback's request is: only then it has let go of the app.
-pub fn take_over(rollback: &Operation<'_>, over: bool) -> TakeOver {
-    match &rollback.journal.outcome {
-        _ if rollback.journal.irrevocable(rollback.plan) => TakeOver::Made,
-        Some(Outcome::Succeeded | Outcome::Failed { .. }) => TakeOver::Made,
-        Some(Outcome::Undone(_) | Outcome::LetGo { .. }) if over => TakeOver::GivenBack,
-        Some(Outcome::Undone(_) | Outcome::LetGo { .. }) | None => TakeOver::Pending,
-    }
-}
-
-/// Of the rollbacks of its app, each with whether its request is over, the one that says what becomes of an upgrade: of those that have
-/// taken it over the one that is farthest, and of equals the first.
-pub fn farthest<'a, T>(
-    upgrade: &str,
-    rollbacks: impl IntoIterator<Item = (T, Operation<'a>, bool)>,
-) -> Option<(T, TakeOver)> {
-    let mut found: Option<(T, TakeOver)> = None;
-    for (which, rollback, over) in rollbacks {
-        let taken = take_over(&rollback, over);
-        let took_it = rollback.inputs.take_over.iter().any(|one| one == upgrade);
-        if took_it && found.as_ref().is_none_or(|(_, earlier)| taken > *earlier) {
-            found = Some((which, taken));
-        }
-    }
-    found
 }

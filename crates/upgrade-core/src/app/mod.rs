@@ -1,14 +1,15 @@
 //! The journey of an app through Git: its data and its version move together, or not at all.
 //!
 //! [`facts`] are gathered through the ports, read-only; [`preflight`] refuses by name; [`upgrade`] and [`rollback`] turn facts
-//! into plans; [`AppRunner`] carries the steps out; [`after`](mod@after) says what follows when an upgrade did not succeed, and
-//! [`inherit`] what operations leave to each other.
+//! into plans; [`AppRunner`] carries the steps out; [`after`](mod@after) says what follows when an upgrade did not succeed,
+//! [`handover`] who says so while a rollback takes it over, and [`inherit`] what operations leave to each other.
 
 pub mod after;
 mod ask;
 mod build;
 pub mod changes;
 pub mod facts;
+pub mod handover;
 pub mod inherit;
 mod message;
 pub mod preflight;

@@ -317,8 +317,8 @@ fn targets(verdict: &mut Verdict, ask: &UpgradeAsk, facts: &AppFacts) {
     for (from, to) in from.iter().zip(&to).filter(|(from, to)| from.value != to.value) {
         let component = &to.pin.component;
         if let Some(blocked) = facts.blocked.iter().find(|one| one.component == *component && one.version == to.value) {
-            let message =
-                format!("{component} {} was rolled back by {}: {}", to.value, blocked.request, blocked.reason);
+            let why = if blocked.reason.is_empty() { "no reason was given" } else { &blocked.reason };
+            let message = format!("{component} {} was rolled back by {}: {why}", to.value, blocked.request);
             verdict.refuse("version-blocked", message, "windlass unblock app, once the reason is gone");
         }
         if ask.app.versions.skip.contains(&to.value) {

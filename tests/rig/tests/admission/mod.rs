@@ -12,12 +12,12 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::{Client, Config, ResourceExt as _};
-use serde::Deserialize as _;
 use windlass_operator::rbac::{RIGHTS, Right, Scope};
+use windlass_playground::examples::{Example, files, put};
 use windlass_rig::{ADMIN, Rig};
 
 use super::wait_for;
@@ -30,56 +30,8 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap()
 }
 
-/// The examples of one folder of the repository, in order of their names.
 fn examples(folder: &str) -> Vec<PathBuf> {
-    let folder = repository().join(folder);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "{} is empty", folder.display());
-    files
-}
-
-fn documents(yaml: &str) -> Vec<DynamicObject> {
-    serde_yaml_ng::Deserializer::from_str(yaml).map(|document| DynamicObject::deserialize(document).unwrap()).collect()
-}
-
-fn api(rig: &Rig, namespace: &str, object: &DynamicObject) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::try_from(object.types.as_ref().unwrap()).unwrap();
-    Api::namespaced_with(rig.admin_client(), namespace, &ApiResource::from_gvk(&kind))
-}
-
-/// Creates an object, or puts it in the place of the one that has its name.
-async fn put(rig: &Rig, namespace: &str, object: &DynamicObject) -> kube::Result<DynamicObject> {
-    let api = api(rig, namespace, object);
-    let mut object = object.clone();
-    // Wherever it was meant to be.
-    object.metadata.namespace = None;
-    match api.get_opt(&object.name_any()).await.unwrap() {
-        None => api.create(&PostParams::default(), &object).await,
-        Some(present) => {
-            object.metadata.resource_version = present.metadata.resource_version;
-            api.replace(&object.name_any(), &PostParams::default(), &object).await
-        }
-    }
-}
-
-/// Puts the objects of a file, in a namespace of its own; all are kept as written. The last answer is returned as it is.
-async fn put_file(rig: &Rig, file: &Path) -> (String, kube::Result<()>) {
-    let text = std::fs::read_to_string(file).unwrap();
-    let word = |of: Option<&std::ffi::OsStr>| of.unwrap().to_str().unwrap().to_owned();
-    let name = format!("{}-{}", word(file.parent().unwrap().file_name()), word(file.file_stem()));
-    let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
-    let namespaces: Api<Namespace> = Api::all(rig.admin_client());
-    namespaces.create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() }).await.unwrap();
-    let documents = documents(&text);
-    let (last, before) = documents.split_last().unwrap();
-    for object in before {
-        put(rig, &name, object).await.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    }
-    let answer = put(rig, &name, last).await.map(|stored| {
-        assert_eq!(stored.data["spec"], last.data["spec"], "{}: stored differently", file.display());
-    });
-    (text, answer)
+    files(&repository().join(folder)).unwrap()
 }
 
 async fn definitions_are_established(rig: &Rig) {
@@ -100,17 +52,22 @@ async fn definitions_are_established(rig: &Rig) {
 async fn good_examples_are_accepted_as_written(rig: &Rig) {
     // Those for people, too.
     let files = examples("crates/api/examples/good").into_iter().chain(examples("examples/notes"));
-    let answers = stream::iter(files).map(|file| async move { (put_file(rig, &file).await.1, file) });
-    let answers: Vec<_> = answers.buffered(8).collect().await;
-    let refused: Vec<_> = answers.into_iter().filter_map(|(answer, file)| Some((file, answer.err()?))).collect();
-    assert!(refused.is_empty(), "{refused:#?}");
+    let wrong = stream::iter(files).map(|file| async move {
+        let Example { written, answer } = put(&rig.admin_client(), &file).await.unwrap();
+        match answer {
+            Ok(stored) if stored.data["spec"] == written.data["spec"] => None,
+            other => Some(format!("{}: {other:#?}", file.display())),
+        }
+    });
+    let wrong: Vec<String> = wrong.buffered(8).filter_map(|wrong| async { wrong }).collect().await;
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 async fn bad_examples_are_refused_with_a_reason(rig: &Rig) {
     let wrong = stream::iter(examples("crates/api/examples/bad")).map(|file| async move {
-        let (text, answer) = put_file(rig, &file).await;
+        let text = std::fs::read_to_string(&file).unwrap();
         let expected = text.lines().next().unwrap().strip_prefix("# expect: ").unwrap().trim();
-        match answer {
+        match put(&rig.admin_client(), &file).await.unwrap().answer {
             Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains(expected) => None,
             other => Some(format!("{}: expected {expected:?}, got {other:#?}", file.display())),
         }
