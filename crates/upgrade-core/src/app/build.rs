@@ -180,6 +180,8 @@ pub(super) mod deadlines {
     pub(crate) const WRITE: SignedDuration = SignedDuration::from_mins(2);
     /// A fetch or an application by the delivery tool, retried by its own rules.
     pub(crate) const DELIVERY: SignedDuration = SignedDuration::from_mins(5);
+    /// The caches of a controller follow the API server within a fraction of a second, by their watches; many times that.
+    pub(crate) const CACHES: SignedDuration = SignedDuration::from_secs(5);
     /// kustomize-controller waits at least half a minute for the health of what it has applied; twice that, with a margin.
     pub(crate) const HEALTH_CHECK: SignedDuration = SignedDuration::from_secs(75);
 }
@@ -361,6 +363,12 @@ fn release_steps(inputs: &AppInputs, irrevocable: bool) -> Vec<Step> {
                 .undone_by(format!("let {} be applied again", workload.object))
                 .holding(format!("{} kept from being applied", workload.object)),
         );
+    }
+    // Its parent lets such a release go in the very write that brings the version, and would bring the one before if its cache were
+    // behind. Kept from being applied it cannot be: a parent that waits for its health would wait in vain.
+    if inputs.roots.iter().any(|root| root.own && root.role == DeliveryRole::Release && root.declared) {
+        let title = "wait until the caches of the delivery tool have followed its sources";
+        steps.push(Step::new("release/settle", title, AppStep::Settle.to_value(), deadlines::WRITE));
     }
     let mut passed = !irrevocable;
     for root in &inputs.roots {

@@ -89,6 +89,8 @@ pub enum AppStep {
         /// The workload.
         workload: ObjectRef,
     },
+    /// Wait until what reads the sources has in its caches what they show. Nothing tells when that is: it is a matter of time.
+    Settle,
     /// Resume a delivery object.
     Resume {
         /// The object.

@@ -119,6 +119,9 @@ impl Work<'_> {
                     1000,
                 ));
             }
+            if let Some(waits) = self.still_applies(object).await? {
+                return Ok(waits);
+            }
         }
         Ok(Observation::absent())
     }

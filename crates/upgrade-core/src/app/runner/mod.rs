@@ -221,6 +221,7 @@ impl Work<'_> {
             (S::Fetch { source }, Do) => self.is_fetched(source).await,
             (S::AwaitSpec { object, .. }, Do) => self.spec_names_target(object).await,
             (S::AwaitAttempt { object }, Do) => self.has_attempted(object).await,
+            (S::Settle, Do) => Ok(self.has_settled(self.cx.started_at())),
             (S::Verify, Do) => self.is_healthy().await,
             (S::Soak, Do) => self.stays_healthy().await,
             (S::RestoreAside { claim }, direction) => self.is_restored_aside(claim, direction).await,

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::Work;
 use crate::Failure;
+use crate::app::build::deadlines;
 use crate::app::message::fill;
 use crate::engine::{Cause, Course, Direction, Observation, StepState};
-use crate::ports::{Ancestry, CarrierKind, CommitRequest, ObjectRef, Pin, PinValue, Repository};
+use crate::ports::{Ancestry, Carrier, CarrierKind, CommitRequest, DeliveryRole, ObjectRef, Pin, PinValue, Repository};
 use crate::version::or_no_version;
 
 /// How long a server may go on with a push that nobody waits for any more: its hooks run on.
@@ -187,6 +188,58 @@ impl Work<'_> {
         })
     }
 
+    /// Waits, once nothing shows a version any more that is undone, for those who may have it still: a parent that works all the time, in
+    /// a run that has begun before; and what is let go now, in its cache.
+    pub(super) async fn still_applies(&self, released: &ObjectRef) -> Result<Option<Observation>, Failure> {
+        for parent in &self.inputs.shared {
+            if let Some(waits) = self.is_behind(parent).await? {
+                return Ok(Some(Observation::pending(waits, 1000)));
+            }
+        }
+        let carriers = self.cx.journal.entry("commit/carriers").filter(|entry| entry.begun);
+        let applies = self.inputs.root(released).is_some_and(|root| root.role == DeliveryRole::Manifests);
+        let Some(carriers) = carriers.filter(|_| applies) else { return Ok(None) };
+        // Since when nothing shows it is known only from that step: until then this one is left over, too.
+        self.commit_is_undone()?;
+        let settled = self.has_settled(carriers.finished_at.unwrap_or(self.cx.now));
+        Ok((!matches!(settled, Observation::Done(_))).then_some(settled))
+    }
+
+    /// Whether a run of an object may still be at work with another commit than its source shows. Its runs follow each other, so there is
+    /// none once it has tried that.
+    async fn is_behind(&self, object: &ObjectRef) -> Result<Option<String>, Failure> {
+        let read: Vec<&Repository> = self.read_by(object).filter(|one| self.inputs.changes_in(&one.name)).collect();
+        if read.is_empty() {
+            return Ok(None);
+        }
+        let found = self.ports.delivery.suspension(object).await?;
+        if found.is_none_or(|found| found.suspend == Some(true)) {
+            return Ok(None);
+        }
+        let attempted = self.ports.delivery.attempted(object).await?;
+        let carriers =
+            self.ports.delivery.carriers(&self.inputs.app, &self.inputs.own, &self.inputs.sources, &[]).await?;
+        let is_read = |one: &Carrier| read.iter().any(|repository| self.inputs.reads(&one.object, &repository.name));
+        let artifacts = carriers.iter().filter(|one| one.kind == CarrierKind::Artifact && is_read(one));
+        let shown: Vec<&String> = artifacts.filter_map(|one| one.shows.as_ref()).collect();
+        let is_there = attempted.as_ref().is_some_and(|attempted| shown.contains(&attempted));
+        Ok((!is_there).then(|| match shown.first() {
+            Some(commit) => format!("{object} to try {}", brief(commit)),
+            None => format!("the source of {object} to have an artifact"),
+        }))
+    }
+
+    /// Whether the caches of the delivery tool have followed what its sources show since then.
+    pub(super) fn has_settled(&self, since: Timestamp) -> Observation {
+        let rest = deadlines::CACHES.saturating_sub(self.cx.now.duration_since(since));
+        if rest.is_positive() {
+            let waiting_for = "the caches of the delivery tool to follow its sources".into();
+            Observation::Pending { waiting_for, look_again_in: rest, sighted: None }
+        } else {
+            Observation::Done(json!({"since": since.to_string()}))
+        }
+    }
+
     /// The artifact holds our commit *and* our value: a later commit may have taken it away again.
     pub(super) async fn is_fetched(&self, source: &ObjectRef) -> Result<Observation, Failure> {
         let app = &self.inputs.app;
@@ -270,8 +323,8 @@ impl Work<'_> {
     }
 
     fn manifests_objects(&self) -> impl Iterator<Item = &ObjectRef> {
-        use crate::ports::DeliveryRole::Manifests;
-        let held = self.inputs.roots.iter().filter(|root| root.role == Manifests).map(|root| &root.object);
+        let held =
+            self.inputs.roots.iter().filter(|root| root.role == DeliveryRole::Manifests).map(|root| &root.object);
         held.chain(&self.inputs.shared)
     }
 

@@ -37,7 +37,7 @@ fn upgrade(setup: Setup, behaviour: Option<Behaviour>, trouble: Trouble) -> Jour
 /// Apart from what the lifting itself broke.
 fn faults(journey: &Journey) -> Vec<String> {
     let mut faults = journey.faults();
-    faults.retain(|fault| !fault.ends_with("starts before it was released"));
+    faults.retain(|fault| !fault.ends_with(" before it was released"));
     faults
 }
 

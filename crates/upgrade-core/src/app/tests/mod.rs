@@ -7,6 +7,7 @@ mod idle;
 mod inheriting;
 mod journeys;
 mod keeping;
+mod lagging;
 mod lifted;
 mod meddling;
 mod plans;

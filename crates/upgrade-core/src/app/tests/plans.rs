@@ -293,6 +293,25 @@ fn everything_that_is_held_is_released_by_the_same_plan() {
 }
 
 #[test]
+fn a_release_that_its_parent_lets_go_waits_for_the_caches_before() {
+    let released = |facts: &AppFacts| {
+        let ids = upgrade_plan(facts).steps.into_iter().map(|step| step.id);
+        ids.filter(|id| id.starts_with("release/")).collect::<Vec<_>>()
+    };
+    let mut facts = release_facts();
+    assert!(!released(&facts).contains(&"release/settle".into()), "its spec is waited for while it is held");
+    facts.delivery.objects[1].suspend_declared = true;
+    let expected = [
+        "release/fetch/gitrepository/flux-system/apps",
+        "release/settle",
+        "release/resume/kustomization/flux-system/root",
+        "release/spec/helmrelease/notes/notes",
+        "release/resume/helmrelease/notes/notes",
+    ];
+    assert_eq!(released(&facts)[..expected.len()], expected);
+}
+
+#[test]
 fn a_declared_suspend_holds_the_parent_too() {
     let mut facts = release_facts();
     let alone = roots(&facts.delivery, &[]);

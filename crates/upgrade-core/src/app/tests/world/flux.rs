@@ -8,11 +8,15 @@ use crate::Failure;
 use crate::ports::{DeliveryRole, Hold, ObjectRef, Suspension};
 
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// For so long, who reads the source may still have what it had before.
+const LAG: SignedDuration = SignedDuration::from_secs(3);
 
 #[derive(Debug, Clone)]
 pub(in crate::app::tests) struct Source {
     /// The commit it has fetched.
     pub(in crate::app::tests) artifact: String,
+    /// What it had before, and until when that may be read.
+    before: Option<(String, Timestamp)>,
     requested: String,
     handled: String,
     fetching: Option<(String, Timestamp)>,
@@ -23,6 +27,7 @@ impl Source {
     pub(super) fn new() -> Self {
         Self {
             artifact: "c0".into(),
+            before: None,
             requested: String::new(),
             handled: String::new(),
             fetching: None,
@@ -48,6 +53,8 @@ struct Run {
     /// The version that its spec named when it began.
     spec: String,
     token: String,
+    /// Whether it is the first one since it was let go.
+    again: bool,
     until: Timestamp,
 }
 
@@ -109,7 +116,7 @@ impl Object {
     /// Begins a reconciliation that lasts long.
     pub(super) fn begin(&mut self, until: Timestamp) {
         let (what, spec) = (self.attempted.clone(), self.spec.clone());
-        self.run = Some(Run { what, spec, token: self.requested.clone(), until });
+        self.run = Some(Run { what, spec, token: self.requested.clone(), again: false, until });
     }
 
     pub(super) fn is_working(&self) -> bool {
@@ -196,6 +203,16 @@ impl State {
         self.objects[0].begin(until);
     }
 
+    /// The root has begun to apply what was fetched, unless it is held, and is at it for long.
+    pub(in crate::app::tests) fn root_applies_what_is_fetched(&mut self, duration: SignedDuration) {
+        let (until, artifact) = (self.now + duration, self.source.artifact.clone());
+        let root = &mut self.objects[0];
+        if root.suspend != Some(true) {
+            root.attempted = artifact;
+            root.begin(until);
+        }
+    }
+
     /// The app's own object knows by now what the source has, and works that long at a time from now on.
     pub(in crate::app::tests) fn own_is_slow(&mut self, duration: SignedDuration) {
         self.own_takes = duration;
@@ -227,7 +244,10 @@ impl State {
                 source.fetching = None;
                 source.fetched_at = Some(now);
                 if self.git.down_until.is_none_or(|until| until <= now) {
-                    source.artifact = self.git.head().sha.clone();
+                    let before = std::mem::replace(&mut source.artifact, self.git.head().sha.clone());
+                    if before != source.artifact {
+                        source.before = Some((before, now + LAG));
+                    }
                 }
             }
             Some(_) => {}
@@ -245,6 +265,7 @@ impl State {
         for at in 0..self.objects.len() {
             let now = self.now;
             let artifact = self.source.artifact.clone();
+            let before = self.source.before.clone().filter(|(_, until)| now < *until).map(|(before, _)| before);
             let object = &mut self.objects[at];
             if let Some(run) = object.run.clone() {
                 if run.until > now {
@@ -263,8 +284,10 @@ impl State {
                         let version = if self.setup.substitutes { run.spec } else { self.git.version(&run.what) };
                         self.apply_workload(&version);
                     }
-                    // A release that is there already is not made again.
-                    (DeliveryRole::Release, _) if is_new => self.apply_workload(&run.what),
+                    // A release that is there already is not made again, but one that has failed is when it was suspended since.
+                    (DeliveryRole::Release, _) if is_new || run.again && self.behaviour(&run.what).is_some() => {
+                        self.apply_workload(&run.what);
+                    }
                     (DeliveryRole::Release, _) => {}
                 }
                 continue;
@@ -279,18 +302,22 @@ impl State {
                 // A change of its spec is a reason to work, as a new commit is.
                 DeliveryRole::Manifests if substitutes && at == 1 && object.spec != object.seen => true,
                 DeliveryRole::Manifests => artifact != object.attempted,
-                DeliveryRole::Release => object.spec != object.attempted,
+                DeliveryRole::Release => object.spec != object.attempted || object.is_stale,
             };
             if due || news || !object.has_answered() {
+                let again = std::mem::take(&mut object.is_stale);
                 let what = match object.role {
                     DeliveryRole::Release => object.spec.clone(),
-                    DeliveryRole::Manifests if std::mem::take(&mut object.is_stale) => object.cached.clone(),
+                    DeliveryRole::Manifests if again && before.is_some() => before.unwrap_or_default(),
+                    // Its own objects do without an assumption about how long that lasts.
+                    DeliveryRole::Manifests if again && at == 1 => object.cached.clone(),
                     DeliveryRole::Manifests => artifact,
                 };
                 object.attempted = what.clone();
                 object.seen = object.spec.clone();
                 let until = now + if at == 1 { takes } else { SignedDuration::from_millis(200) };
-                object.run = Some(Run { what, spec: object.spec.clone(), token: object.requested.clone(), until });
+                let (spec, token) = (object.spec.clone(), object.requested.clone());
+                object.run = Some(Run { what, spec, token, again, until });
             }
         }
     }
@@ -325,6 +352,9 @@ impl State {
         if self.setup.declares_replicas && self.deployment.replicas != 2 {
             self.deployment.replicas = 2;
             self.deployment.revision += 1;
+        }
+        if self.deployment.replicas > 0 {
+            self.may_run(version);
         }
     }
 }

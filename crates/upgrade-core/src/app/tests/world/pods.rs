@@ -86,7 +86,7 @@ pub(in crate::app::tests) struct Pod {
 const UID: &str = "uid-of-deployment";
 
 impl State {
-    fn behaviour(&self, version: &str) -> Option<Behaviour> {
+    pub(super) fn behaviour(&self, version: &str) -> Option<Behaviour> {
         self.behaviours.get(version).copied()
     }
 

@@ -153,6 +153,20 @@ impl State {
         }
     }
 
+    /// When pods of a version are asked for, which takes a moment to show.
+    pub(super) fn may_run(&mut self, version: &str) {
+        let Some(running) = self.running.clone() else { return };
+        match running.rollback {
+            None if version == running.to && !running.released => {
+                self.breach(format!("{version} is asked to run before it was released"));
+            }
+            Some(true) if version == running.from && self.volume_name() != running.volume => {
+                self.breach(format!("{version} is asked to run on the data that was restored"));
+            }
+            _ => {}
+        }
+    }
+
     /// Before a claim of the app is deleted: its own volume on Retain was checked by whoever deletes.
     pub(super) fn may_drop_claim(&mut self, claim: &str) {
         let Some(running) = self.running.clone() else { return };
