@@ -1,6 +1,6 @@
 //! What is there at the end, written so that two runs which did the same compare equal: names that come from uids are left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context;
@@ -9,6 +9,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, discovery};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use windlass_rig::csi::{CallName, CallRecord};
 
 use crate::estate::OPERATOR_USER;
 use crate::fixture::App;
@@ -40,21 +41,22 @@ impl World {
     /// The state of an app and of everything around it.
     pub(crate) async fn end_state(&self, app: &App) -> anyhow::Result<Value> {
         let own = windlass_api::GROUP;
-        let mut requests = BTreeMap::new();
+        let mut requests: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for kind in ["UpgradeRequest", "RollbackRequest"] {
             for request in self.every(own, windlass_api::VERSION, kind).await? {
                 let status = &request["status"];
                 // An automatic rollback has the uid of its upgrade in its name.
                 let upgrade = request["spec"]["to"]["upgradeRequest"].as_str();
                 let name = upgrade.or(request["metadata"]["name"].as_str()).unwrap_or_default();
-                let name = format!("{kind}/{name}");
-                let finalizers = request["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
-                requests.insert(
-                    name,
-                    json!({"phase": status["phase"], "outcome": status["outcome"], "leftovers": status["leftovers"], "finalizers": finalizers}),
-                );
+                // Two rollbacks of one upgrade have the same key.
+                requests.entry(format!("{kind}/{name}")).or_default().push(json!({
+                    "phase": status["phase"], "outcome": status["outcome"], "leftovers": status["leftovers"],
+                    "made": made(&request), "carried": carried(&request),
+                }));
             }
         }
+        // Their names come from uids, and so does their order.
+        requests.values_mut().for_each(|all| all.sort_by_key(ToString::to_string));
         let mut touched = BTreeMap::new();
         for (group, version, kind) in TOUCHED {
             let mut all = Vec::new();
@@ -87,9 +89,16 @@ impl World {
             .map(|one| json!({"void": one["spec"]["void"], "usable": one["status"]["usable"], "components": one["spec"]["components"]}))
             .collect();
         let count = |found: Vec<Value>| found.len();
+        let calls = self.estate.driver_calls()?;
+        let (volumes, snapshots) = kept_by_driver(&calls);
+        let refs = self.refs(app)?;
         Ok(json!({
             "requests": requests, "touched": touched, "claims": claims, "apps": managed, "restorePoints": points,
-            "git": {"tree": app.repo.git(&["rev-parse", "HEAD^{tree}"])?.trim(), "commits": app.repo.commits()?},
+            "git": {
+                "tree": app.repo.git(&["rev-parse", "HEAD^{tree}"])?.trim(), "commits": app.repo.commits()?,
+                "refs": ref_names(&refs),
+            },
+            "driver": {"volumes": volumes.len(), "snapshots": snapshots.len()},
             "volumes": count(self.every("", "v1", "PersistentVolume").await?),
             "snapshots": count(self.every("snapshot.storage.k8s.io", "v1", "VolumeSnapshot").await?),
             "contents": count(self.every("snapshot.storage.k8s.io", "v1", "VolumeSnapshotContent").await?),
@@ -98,7 +107,52 @@ impl World {
     }
 }
 
-/// What an object carries of ours: fields we own, annotations, suspension, replicas.
+/// What a request says that it has made. Not by name: names come from uids.
+pub(crate) fn made(request: &Value) -> Value {
+    let status = &request["status"];
+    json!({
+        "rollback": status["rollback"].is_string(), "restorePoint": status["restorePoint"].is_string(),
+        "commits": status["commits"].as_array().map_or(0, Vec::len),
+    })
+}
+
+/// What keeps an object and what tells it apart: finalizers, labels, and whether it is being deleted. The values of our own labels are
+/// uids.
+pub(crate) fn carried(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let finalizers: BTreeSet<&str> =
+        metadata["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let labels: BTreeMap<&String, Value> = metadata["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key, if key.contains("windlass.dev") { Value::Null } else { value.clone() }))
+        .collect();
+    json!({"deleting": metadata["deletionTimestamp"].is_string(), "finalizers": finalizers, "labels": labels})
+}
+
+/// Volumes and snapshots that the driver has made and not deleted. By handle, as calls are repeated.
+pub(crate) fn kept_by_driver(calls: &[CallRecord]) -> (BTreeSet<&str>, BTreeSet<&str>) {
+    let (mut volumes, mut snapshots) = (BTreeSet::new(), BTreeSet::new());
+    for call in calls.iter().filter(|call| call.result == "OK") {
+        match call.call {
+            CallName::CreateVolume => drop(volumes.insert(call.volume.as_str())),
+            CallName::DeleteVolume => drop(volumes.remove(call.volume.as_str())),
+            CallName::CreateSnapshot => drop(snapshots.insert(call.snapshot.as_str())),
+            CallName::DeleteSnapshot => drop(snapshots.remove(call.snapshot.as_str())),
+            CallName::ListSnapshots => {}
+        }
+    }
+    (volumes, snapshots)
+}
+
+/// The names of all refs in what `git ls-remote` has printed, without the commits they are at.
+pub(crate) fn ref_names(listed: &str) -> Vec<&str> {
+    listed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect()
+}
+
+/// What an object carries of ours: fields we own, annotations, suspension, replicas; and of a claim or volume what it was asked to be,
+/// but not who it is bound to.
 pub(crate) fn marks(object: &Value) -> Value {
     let fields: Vec<Value> = object["metadata"]["managedFields"]
         .as_array()
@@ -114,10 +168,15 @@ pub(crate) fn marks(object: &Value) -> Value {
         .filter(|(key, _)| key.contains("windlass.dev") || key.contains("/reconcile"))
         .map(|(key, _)| key)
         .collect();
+    let spec = &object["spec"];
     json!({
-        "fields": fields, "annotations": ours, "suspend": object["spec"]["suspend"], "replicas": object["spec"]["replicas"],
-        "policy": object["spec"]["persistentVolumeReclaimPolicy"], "deletionPolicy": object["spec"]["deletionPolicy"],
-        "phase": object["status"]["phase"],
+        "fields": fields, "annotations": ours, "suspend": spec["suspend"], "replicas": spec["replicas"],
+        "policy": spec["persistentVolumeReclaimPolicy"], "deletionPolicy": spec["deletionPolicy"],
+        "phase": object["status"]["phase"], "carried": carried(object),
+        "storage": {
+            "modes": spec["accessModes"], "size": spec["resources"], "capacity": spec["capacity"],
+            "class": spec["storageClassName"], "mode": spec["volumeMode"],
+        },
     })
 }
 
@@ -171,7 +230,7 @@ fn digest(folder: &Path) -> anyhow::Result<String> {
 pub(crate) fn difference(path: &str, one: &Value, other: &Value, into: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
-            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
             for key in keys {
                 let (a, b) = (one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null));
                 difference(&format!("{path}/{key}"), a, b, into);

@@ -5,7 +5,7 @@ mod end_state;
 mod pushes;
 mod rules;
 
-pub(crate) use end_state::{difference, marks};
+pub(crate) use end_state::{carried, difference, kept_by_driver, made, marks, ref_names};
 pub(crate) use pushes::Pushes;
 pub(crate) use rules::Rules;
 
