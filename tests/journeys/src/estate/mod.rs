@@ -9,6 +9,7 @@ pub(crate) use in_process::INSTANCE;
 pub(crate) use real::RealEstate;
 pub(crate) use sim::SimEstate;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,15 @@ pub(crate) struct Request {
     /// Whether it was one that changes something, and was granted.
     pub(crate) wrote: bool,
     pub(crate) resource: String,
+    /// Namespace and name of what it was about, where they were logged.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}/{}", self.resource, self.namespace, self.name)
+    }
 }
 
 /// The app's pod, for its users. Clones talk to the same pod.
@@ -81,6 +91,8 @@ pub(crate) trait Operator {
 pub(crate) trait Estate {
     /// A client that may do everything.
     fn client(&self) -> Client;
+    /// The name of whoever uses that client.
+    fn person(&self) -> String;
     fn operator(&self) -> &dyn Operator;
     /// The time of everything that runs here.
     fn clock(&self) -> Arc<dyn Clock>;

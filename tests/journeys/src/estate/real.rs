@@ -14,7 +14,7 @@ use upgrade_core::ports::Clock;
 use windlass_cli::SystemClock;
 use windlass_rig::csi::{CallRecord, Control};
 use windlass_rig::kubelet::Entry;
-use windlass_rig::{ChartServer, Options, Rig, User};
+use windlass_rig::{ADMIN, ChartServer, Options, Rig, User};
 
 use super::operator::ChildProcess;
 use super::{AppClient, Estate, Login, OPERATOR_USER, Operator, Remote, Request, Rival};
@@ -58,6 +58,10 @@ impl RealEstate {
 impl Estate for RealEstate {
     fn client(&self) -> Client {
         self.rig.admin_client()
+    }
+
+    fn person(&self) -> String {
+        ADMIN.to_owned()
     }
 
     fn operator(&self) -> &dyn Operator {
@@ -123,10 +127,10 @@ impl Estate for RealEstate {
     }
 
     fn requests(&self) -> anyhow::Result<Vec<Request>> {
-        let request = |event: windlass_rig::AuditEvent| Request {
-            wrote: event.is_write(),
-            resource: event.resource().unwrap_or_default(),
-            user: event.user.username,
+        let request = |event: windlass_rig::AuditEvent| {
+            let (wrote, resource) = (event.is_write(), event.resource().unwrap_or_default());
+            let object = event.object_ref.unwrap_or_default();
+            Request { user: event.user.username, wrote, resource, namespace: object.namespace, name: object.name }
         };
         Ok(self.rig.audit()?.into_iter().map(request).collect())
     }

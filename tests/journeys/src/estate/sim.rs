@@ -8,9 +8,9 @@ use anyhow::Context;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use kube::Client;
-use kube_sim::SimServer;
 use kube_sim::controllers::pods::RunLog;
 use kube_sim::faults::Faults;
+use kube_sim::{Identity, SimServer};
 use serde_json::{Value, json};
 use upgrade_core::ports::Clock;
 use windlass_playground::app::NotesImages;
@@ -75,6 +75,10 @@ impl Estate for SimEstate {
         self.playground.client()
     }
 
+    fn person(&self) -> String {
+        Identity::admin().name
+    }
+
     fn operator(&self) -> &dyn Operator {
         &self.operator
     }
@@ -132,6 +136,8 @@ impl Estate for SimEstate {
                 wrote: entry.is_mutating() && entry.succeeded(),
                 resource: format!("{}/{}{subresource}", entry.group, entry.resource),
                 user: entry.user,
+                namespace: entry.namespace,
+                name: entry.name,
             }
         };
         Ok(self.server().audit().into_iter().map(request).collect())

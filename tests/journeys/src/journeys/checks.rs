@@ -16,7 +16,7 @@ use windlass_api::{ManagedApp, OperationStatus};
 use windlass_rig::csi::CallName;
 use windlass_rig::kubelet::Event;
 
-use crate::estate::OPERATOR_USER;
+use crate::estate::{OPERATOR_USER, Request, SYSTEM};
 use crate::fixture::App;
 use crate::world::{World, wait};
 use crate::writer::{RECORD, Writer};
@@ -224,15 +224,24 @@ impl World {
         .await
     }
 
-    /// What the operator has written since there were `before` requests, other than about requests of ours and its lease.
-    pub(crate) fn effects_since(&self, before: usize) -> anyhow::Result<Vec<String>> {
-        let written = self.estate.requests()?;
-        let written = written[before..].iter().filter(|request| request.user == OPERATOR_USER && request.wrote);
-        let harmless = ["upgraderequests", "rollbackrequests", "events", "leases", "selfsubjectaccessreviews"];
+    /// What this user has written since there were `before` requests.
+    pub(crate) fn written_by(&self, user: &str, before: usize) -> anyhow::Result<Vec<Request>> {
+        let mut written = self.estate.requests()?.split_off(before);
+        written.retain(|request| request.user == user && request.wrote);
+        Ok(written)
+    }
+
+    /// What the operator has written since there were `before` requests, other than about requests for this app, events and its lease.
+    pub(crate) fn effects_since(&self, app: &App, before: usize) -> anyhow::Result<Vec<String>> {
         // As in `group/kind/subresource`.
-        let kind = |resource: &str| resource.split('/').nth(1).unwrap_or_default().to_owned();
-        let found = written.map(|request| request.resource.clone());
-        Ok(found.filter(|resource| !harmless.contains(&kind(resource).as_str())).collect())
+        let harmless = |request: &Request| match request.resource.split('/').nth(1).unwrap_or_default() {
+            "upgraderequests" | "rollbackrequests" => request.namespace == app.name,
+            "leases" => request.namespace == SYSTEM && request.name == windlass_operator::lease::NAME,
+            "events" | "selfsubjectaccessreviews" => true,
+            _ => false,
+        };
+        let written = self.written_by(OPERATOR_USER, before)?;
+        Ok(written.into_iter().filter(|request| !harmless(request)).map(|request| request.to_string()).collect())
     }
 
     /// All branches, tags and other refs, as the Git host has them.

@@ -7,6 +7,7 @@ use windlass_api::{Outcome, RollbackData, RollbackTo};
 use windlass_cli::Exit;
 
 use super::checks::same;
+use crate::estate::{OPERATOR_USER, Request};
 use crate::fixture::Shape;
 use crate::request::{expect, rollback_spec, upgrade_spec};
 use crate::world::World;
@@ -123,7 +124,8 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     ))
 }
 
-/// A dry run and `windlass plan`: by the audit log only requests, their events and the lease were written; no ref has moved.
+/// A dry run and `windlass plan`: by the audit log only requests, their events and the lease were written, by the operator and by who
+/// called the command; no ref has moved.
 pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j08", Shape::default()).await?;
     let refs = world.refs(&app)?;
@@ -135,7 +137,7 @@ pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Planned)?;
     let steps = status.plan.as_ref().and_then(|plan| plan["steps"].as_array()).map_or(0, Vec::len);
     ensure!(steps > 10, "the plan has {steps} steps");
-    let written = world.effects_since(before)?;
+    let written = world.effects_since(&app, before)?;
     ensure!(written.is_empty(), "a dry run wrote {written:?}");
     ensure!(world.refs(&app)? == refs, "a dry run moved a ref");
 
@@ -143,8 +145,21 @@ pub(crate) async fn dry_run(world: &World) -> anyhow::Result<String> {
     let (exit, printed) = world.windlass(&line).await?;
     ensure!(exit == Exit::ChangesPending, "windlass {line} ended with {exit:?}: {printed}");
     ensure!(printed.contains("commit") && printed.contains("1.1.0"), "windlass {line} printed {printed}");
-    let written = world.effects_since(before)?;
+    let written = world.effects_since(&app, before)?;
     ensure!(written.is_empty(), "{line} wrote {written:?}");
+    // The command makes a request of its own and deletes it again.
+    let here = |request: &Request, resource: &str| {
+        request.resource == format!("{}/{resource}", windlass_api::GROUP) && request.namespace == app.name
+    };
+    let person = world.estate.person();
+    let (asked, others): (Vec<_>, Vec<_>) =
+        world.written_by(&person, before)?.into_iter().partition(|request| here(request, "upgraderequests"));
+    ensure!(others.is_empty(), "{person}, who called {line}, wrote {others:?}");
+    // Were they logged under other names, nothing would have been looked at.
+    ensure!(!asked.is_empty(), "the audit log does not show what {person} asked for");
+    let answered = world.written_by(OPERATOR_USER, before)?;
+    let is_answer = |request: &Request| here(request, "upgraderequests/status") && request.name == "plan";
+    ensure!(answered.iter().any(is_answer), "the audit log does not show what {OPERATOR_USER} answered: {answered:?}");
     ensure!(world.refs(&app)? == refs, "{line} moved a ref");
     let left = world.upgrades(&app.name).list(&ListParams::default()).await?.items.len();
     ensure!(left == 1, "{line} left a request behind");

@@ -103,9 +103,10 @@ pub(crate) async fn refusals(world: &World) -> anyhow::Result<String> {
                 wrong.push(format!("{}: {error:#}", row.code));
             }
         }
-        let mut written = world.effects_since(requests)?;
+        let mut written = world.effects_since(app, requests)?;
         // Who is at work on the app, and how that ended, is noted on it.
-        written.retain(|resource| *resource != format!("{}/managedapps/status", windlass_api::GROUP));
+        let noted = format!("{}/managedapps/status {}/", windlass_api::GROUP, app.name);
+        written.retain(|request| !request.starts_with(&noted));
         if !written.is_empty() {
             wrong.push(format!("refused requests of {} wrote {written:?}", app.name));
         }
