@@ -98,6 +98,39 @@ impl World {
         cuts.map(|call| call.answered_ms).max().context("the driver has cut no snapshot")
     }
 
+    /// Since the driver cut the last copy of the app's volumes, nothing but this version has run.
+    pub(crate) async fn only_ran_since_the_cut(&self, app: &App, tag: &str) -> anyhow::Result<()> {
+        let volumes = self.volumes(app).await?;
+        let cuts: Vec<i64> =
+            volumes.values().map(|(_, handle)| self.last_cut(handle)).collect::<anyhow::Result<_>>()?;
+        let cut = cuts.into_iter().min().context("the app has no volumes")?;
+        let runs = RunHistory::from_entries(self.estate.runs()?).runs;
+        let ran = |run: &&Run| run.pod.namespace == app.name && run.until_ms.is_none_or(|at| at > cut);
+        let (right, wrong): (Vec<&Run>, Vec<&Run>) =
+            runs.iter().filter(ran).partition(|run| run.image.ends_with(&format!(":{tag}")));
+        ensure!(wrong.is_empty(), "after the cut at {cut} {wrong:?} ran");
+        ensure!(!right.is_empty(), "after the cut at {cut} no {tag} ran");
+        Ok(())
+    }
+
+    /// The newest release in the books of the app's HelmRelease is a good one of this chart.
+    pub(crate) async fn chart_is_deployed(&self, app: &App, version: &str) -> anyhow::Result<()> {
+        let api = self.dynamic("helm.toolkit.fluxcd.io", "v2", "HelmRelease", &app.name).await?;
+        let newest = self.field(&api, "notes", "/status/history/0").await?;
+        same("the newest release", &json!([newest["chartVersion"], newest["status"]]), &json!([version, "deployed"]))
+    }
+
+    /// Labels and spec of each of the app's claims.
+    pub(crate) async fn declared_claims(&self, app: &App) -> anyhow::Result<BTreeMap<String, Value>> {
+        let api = self.dynamic("", "v1", "PersistentVolumeClaim", &app.name).await?;
+        let mut found = BTreeMap::new();
+        for claim in &app.claims {
+            let object = serde_json::to_value(api.get(claim).await?)?;
+            found.insert(claim.clone(), json!({"labels": object["metadata"]["labels"], "spec": object["spec"]}));
+        }
+        Ok(found)
+    }
+
     /// Lets the app's only pod take at least so many records, and says how many it acknowledged.
     pub(crate) async fn write(&self, app: &App, count: u64) -> anyhow::Result<u64> {
         let pod = self.only_pod(app).await?;

@@ -26,6 +26,7 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Succeeded)?;
     ensure!(running.len() == 1 && running[0].1.ends_with(":1.1.0"), "success was reported while {running:?} ran");
     world.ran_at_the_end(&app, "1.1.0", 1, &status)?;
+    world.only_ran_since_the_cut(&app, "1.1.0").await?;
     let acknowledged = writer.refused().await?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
@@ -43,6 +44,7 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     let app = world.release_app("j02", Shape::default()).await?;
     world.write_to_each(&app).await?;
     let (volumes, bytes) = (world.volumes(&app).await?, world.bytes_by_claim(&app).await?);
+    let claims = world.declared_claims(&app).await?;
     let commits = app.repo.commits()?;
     let spec = upgrade_spec("notes", &[("chart", "1.1.0"), ("image/notes", "1.1.0")]);
     world.ask_upgrade(&app.name, "to-1.1.0", spec).await?;
@@ -51,10 +53,14 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     let running = world.ready_pods(&app.name).await?;
     ensure!(running.len() == 2 && running.iter().all(|(_, image)| image.ends_with(":1.1.0")), "{running:?}");
     world.ran_at_the_end(&app, "1.1.0", 2, &status)?;
+    world.only_ran_since_the_cut(&app, "1.1.0").await?;
+    world.chart_is_deployed(&app, "1.1.0").await?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
     ensure!(numstat == format!("2 2 {}", app.path), "numstat: {numstat}");
     ensure!(world.volumes(&app).await? == volumes, "the app is on other volumes");
+    let declared = world.declared_claims(&app).await?;
+    ensure!(declared == claims, "the claims are {declared:?} instead of {claims:?}");
     let kept = world.bytes_by_claim(&app).await?;
     ensure!(kept == bytes, "the bytes are {kept:?} instead of {bytes:?}");
     world.nothing_is_left(&app, &status).await?;
