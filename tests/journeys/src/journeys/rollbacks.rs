@@ -59,7 +59,7 @@ impl World {
 /// Two upgrades, then back to where the first began: versions and data of that moment, not of a later one.
 pub(crate) async fn to_an_older_point(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j04older", Shape::default()).await?;
-    let text = app.repo.read(&app.path)?;
+    let (commits, text) = (app.repo.commits()?, app.repo.read(&app.path)?);
     world.write(&app, 20).await?;
     let at_first = world.records(&app).await?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
@@ -84,6 +84,7 @@ pub(crate) async fn to_an_older_point(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     same("records", &world.records(&app).await?, &at_first)?;
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
+    ensure!(app.repo.commits()? == commits + 3, "not exactly two commits and one back were made");
     world.nothing_is_left(&app, &back).await?;
     let figures = world.measured(&app, &[&back])?;
     Ok(format!("twice up {up}; back {figures}; at least {given_up} later writes given up knowingly"))
@@ -130,6 +131,9 @@ pub(crate) async fn during_verify(world: &World) -> anyhow::Result<String> {
 /// An app on 1.1.0 with data of both versions.
 struct Upgraded {
     app: App,
+    /// The file and the number of commits before it.
+    text: String,
+    commits: usize,
     before: Value,
     now: Value,
     back: RollbackRequestSpec,
@@ -137,6 +141,7 @@ struct Upgraded {
 
 async fn upgraded(world: &World, name: &str) -> anyhow::Result<Upgraded> {
     let app = world.manifests_app(name, Shape::default()).await?;
+    let (commits, text) = (app.repo.commits()?, app.repo.read(&app.path)?);
     world.write(&app, 20).await?;
     let before = world.records(&app).await?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
@@ -146,7 +151,7 @@ async fn upgraded(world: &World, name: &str) -> anyhow::Result<Upgraded> {
     let now = world.records(&app).await?;
     world.measured(&app, &[&status])?;
     let back = world.back_before(&app, "to-1.1.0", &status).await?;
-    Ok(Upgraded { app, before, now, back })
+    Ok(Upgraded { app, text, commits, before, now, back })
 }
 
 /// Stopped while the copy is being made: nothing has happened to the app, and the copy is gone.
@@ -195,9 +200,11 @@ async fn stopped_late(
 }
 
 async fn went_back(world: &World, upgraded: &Upgraded, status: &OperationStatus) -> anyhow::Result<()> {
-    let Upgraded { app, before, .. } = upgraded;
+    let Upgraded { app, text, commits, before, .. } = upgraded;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     same("records", &world.records(app).await?, before)?;
+    ensure!(app.repo.read(&app.path)? == *text, "the file is not what it was");
+    ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one back were made");
     let blocked = world.blocked(app).await?;
     ensure!(blocked == ["image/notes 1.1.0"], "blocked: {blocked:?}");
     world.nothing_is_left(app, status).await

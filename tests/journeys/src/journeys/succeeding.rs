@@ -70,6 +70,7 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
 /// After a success: with the data restored (the loss is stated first), and with the data kept.
 pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j04", Shape::default()).await?;
+    let (commits, text) = (app.repo.commits()?, app.repo.read(&app.path)?);
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
     let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(20).await?;
@@ -103,6 +104,8 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
     let kept = world.estate.app(&app.name, &pod).await?.records().await?;
     same("records after the restore", &kept["count"], &json!(before))?;
+    ensure!(app.repo.read(&app.path)? == text, "after the restore the file is not what it was");
+    ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one back were made");
     world.nothing_is_left(&app, &restored).await?;
     let with_data = world.measured(&app, &[&restored])?;
 
@@ -121,6 +124,8 @@ pub(crate) async fn a_person_rolls_back(world: &World) -> anyhow::Result<String>
     same("records that were to be kept", &world.records(&app).await?, &records)?;
     world.holds(&app, "notes-data", written).await?;
     ensure!(world.volumes(&app).await? == volumes, "the data was kept, but not on its volume");
+    ensure!(app.repo.read(&app.path)? == text, "the data was kept, but the file is not what it was");
+    ensure!(app.repo.commits()? == commits + 4, "not exactly one more commit and one back were made");
     world.nothing_is_left(&app, &back).await?;
     let blocked = world.blocked(&app).await?;
     ensure!(blocked == ["image/notes 1.1.0", "image/notes 1.2.0"], "blocked: {blocked:?}");
