@@ -13,6 +13,9 @@ use crate::world::World;
 /// Both are upgraded at once: one after the other, and both succeed.
 pub(crate) async fn both_at_once(world: &World) -> anyhow::Result<String> {
     let (one, other) = world.neighbours("j11a", "j11b", Shape::default()).await?;
+    let written = (world.write(&one, 20).await?, world.write(&other, 20).await?);
+    let volumes = (world.volumes(&one).await?, world.volumes(&other).await?);
+    let commits = one.repo.commits()?;
     let spec = || upgrade_spec("notes", &[("image/notes", "1.1.0")]);
     world.ask_upgrade(&one.name, "to-1.1.0", spec()).await?;
     world.ask_upgrade(&other.name, "to-1.1.0", spec()).await?;
@@ -24,6 +27,16 @@ pub(crate) async fn both_at_once(world: &World) -> anyhow::Result<String> {
     world.wait_ready(&other.name, "1.1.0", 1).await?;
     world.nothing_is_left(&one, &first).await?;
     world.nothing_is_left(&other, &second).await?;
+    // Each has changed its own line, and nobody's data was restored.
+    ensure!(one.repo.commits()? == commits + 2, "not exactly one commit each was made");
+    let mut changed = [one.repo.numstat("HEAD")?, one.repo.numstat("HEAD~1")?];
+    changed.sort();
+    let expected = [&one, &other].map(|app| format!("1 1 {}", app.path));
+    ensure!(changed == expected, "the commits are {changed:?} instead of {expected:?}");
+    world.holds(&one, "notes-data", written.0).await?;
+    world.holds(&other, "notes-data", written.1).await?;
+    let now = (world.volumes(&one).await?, world.volumes(&other).await?);
+    ensure!(now == volumes, "they are on {now:?} instead of {volumes:?}");
     let (a, b) = (span(&first)?, span(&second)?);
     ensure!(a.1 <= b.0 || b.1 <= a.0, "they were suspended at the same time: {a:?} {b:?}");
     Ok(format!("{}; {}", world.measured(&one, &[&first])?, world.measured(&other, &[&second])?))
