@@ -157,6 +157,45 @@ pub(crate) async fn cancel(world: &World) -> anyhow::Result<String> {
     Ok(format!("before: undone, {early}; after: forward, {}", world.measured(&app, &[&status])?))
 }
 
+/// Cancelled when the commit is pushed and nobody has fetched it, the last step before the point of no return: it is reverted, and its
+/// version never starts.
+pub(crate) async fn cancel_after_the_push(world: &World) -> anyhow::Result<String> {
+    let app = world.manifests_app("j09pushed", Shape::default()).await?;
+    let (commits, text) = (app.repo.commits()?, app.repo.read(&app.path)?);
+    let written = world.write(&app, 20).await?;
+    let volumes = world.volumes(&app).await?;
+    world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
+    // The source must not see the commit before the request is cancelled.
+    world.step_begun(&app.name, "to-1.1.0", "stop/").await?;
+    world.estate.fetching(false).await?;
+    let cancelled = async {
+        world.step_begun(&app.name, "to-1.1.0", "release/fetch/").await?;
+        ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was pushed before the cancel");
+        world.cancel(&app.name, "to-1.1.0").await
+    };
+    let cancelled = cancelled.await;
+    world.estate.fetching(true).await?;
+    cancelled?;
+    let status = world.upgrade_ended(&app.name, "to-1.1.0").await?;
+    expect(&status, Outcome::Cancelled)?;
+    ensure!(app.repo.commits()? == commits + 2, "not exactly one commit and one revert were made");
+    let numstat = app.repo.numstat("HEAD")?;
+    ensure!(numstat == format!("1 1 {}", app.path), "numstat of the revert: {numstat}");
+    ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
+    // What Git has now is delivered, and changes nothing.
+    world.poke_source(&app).await?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    world.nothing_is_left(&app, &status).await?;
+    world.no_copies(&app).await?;
+    let started = world.started_between(&app.name, 0, i64::MAX)?;
+    ensure!(started.iter().all(|run| run.contains(":1.0.0 ")), "{started:?} started");
+    world.holds(&app, "notes-data", written).await?;
+    ensure!(world.volumes(&app).await? == volumes, "the app is on another volume");
+    let blocked = world.blocked(&app).await?;
+    ensure!(blocked.is_empty(), "a version that was only cancelled is blocked: {blocked:?}");
+    world.measured(&app, &[&status])
+}
+
 /// Deleting the request means the same as cancelling it; the object stays until its operation has ended.
 pub(crate) async fn deletion(world: &World) -> anyhow::Result<String> {
     let app = world.manifests_app("j09del", Shape { soak: "4s", ..Shape::default() }).await?;

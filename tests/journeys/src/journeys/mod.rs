@@ -46,6 +46,7 @@ pub(crate) const ALL: &[Journey] = &[
     journey!("07-a-rollback-where-an-upgrade-is-refused", refusals::rollback_works),
     journey!("08-dry-run-changes-nothing", succeeding::dry_run),
     journey!("09-cancel", meddling::cancel),
+    journey!("09-cancel-after-the-push", meddling::cancel_after_the_push),
     journey!("09-deletion", meddling::deletion),
     journey!("09-cancel-in-a-rollback", rollbacks::cancel),
     journey!("09-deletion-in-a-rollback", rollbacks::deletion),
