@@ -67,6 +67,19 @@ impl World {
         same("what was found", &self.untouched(app).await?, &before)
     }
 
+    /// One claim template more, which is refused below, is planned once somebody accepts it by its name.
+    async fn plans_what_is_accepted(&self, app: &App) -> anyhow::Result<()> {
+        let before = self.estate.requests()?.len();
+        let mut spec = upgrade_spec("notes", &[("chart", "5.0.0")]);
+        (spec.dry_run, spec.accept) = (Some(true), vec!["add-claim/cache-notes-0".to_owned()]);
+        self.ask_upgrade(&app.name, "accepted", spec).await?;
+        let status = self.upgrade_ended(&app.name, "accepted").await?;
+        expect(&status, Outcome::Planned).context("a change that was accepted by name")?;
+        let written = self.effects_since(app, before)?;
+        ensure!(written.is_empty(), "the dry run wrote {written:?}");
+        Ok(())
+    }
+
     /// Nothing is applied or fetched by the clock, which would take changes back before they were seen.
     async fn slow_delivery(&self, app: &App) -> anyhow::Result<()> {
         for on in [On::GitRepository, On::Kustomization] {
@@ -90,6 +103,7 @@ pub(crate) async fn refusals(world: &World) -> anyhow::Result<String> {
     // Another repository with the same file in it.
     let (path, text) = (plain.path.clone(), plain.repo.read(&plain.path)?);
     Repo::create(&world.estate.repository(change::OTHER).await?, &[(path, text)])?;
+    world.plans_what_is_accepted(&release).await?;
     let mut tried = 0;
     let mut wrong = Vec::new();
     for (app, rows) in [(&release, table::release()), (&plain, table::plain())] {
