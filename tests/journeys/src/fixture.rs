@@ -18,6 +18,8 @@ pub(crate) struct App {
     pub(crate) name: String,
     /// The Kustomization that applies its files, which it may share.
     pub(crate) kustomization: String,
+    /// `spec.suspend` of that Kustomization as its owner left it: none is not `false`.
+    pub(crate) suspend: Option<bool>,
     pub(crate) repo: Repo,
     /// The file that carries the version.
     pub(crate) path: String,
@@ -167,6 +169,7 @@ spec:
         let second = App {
             name: other.into(),
             kustomization: one.into(),
+            suspend: None,
             repo: clone,
             path: file(other),
             claims: vec!["notes-data".into()],
@@ -233,7 +236,8 @@ spec:
         let secret = self.estate.login().map(|_| format!("{name}-git"));
         self.apply(&kustomization(name, &remote.url, "./apps/notes", secret.as_deref(), Some("30s"))).await?;
         let outage = self.watched(name).await?;
-        Ok(App { name: name.into(), kustomization: name.into(), repo, path, claims, url: remote.url, outage })
+        let kustomization = name.into();
+        Ok(App { name: name.into(), kustomization, suspend: None, repo, path, claims, url: remote.url, outage })
     }
 
     /// Measures from now on how long this Kustomization is suspended.
@@ -269,6 +273,22 @@ spec:
         });
         let managed: ManagedApp = serde_json::from_value(manifest).context("the ManagedApp")?;
         self.apply(&serde_yaml_ng::to_string(&managed)?).await
+    }
+
+    /// Writes `spec.suspend: false` on the app's Kustomization, as a person would. Nothing applies that object from Git, so it stays.
+    pub(crate) async fn write_suspend_false(&self, app: &mut App) -> anyhow::Result<()> {
+        let api = self.dynamic("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system").await?;
+        let patch = Patch::Merge(json!({"spec": {"suspend": false}}));
+        api.patch(&app.kustomization, &PatchParams::default(), &patch).await?;
+        app.suspend = Some(false);
+        let name = app.kustomization.clone();
+        // It is Ready by a look at the spec of before.
+        wait("the Kustomization to be looked at again", Duration::from_secs(60), || async {
+            let seen = self.field(&api, &name, "/status/observedGeneration").await?;
+            Ok(seen.is_number() && seen == self.field(&api, &name, "/metadata/generation").await?)
+        })
+        .await?;
+        self.wait_delivered(&name).await
     }
 
     /// Waits until the Kustomization is Ready: a person would not begin before.

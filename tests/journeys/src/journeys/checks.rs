@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use windlass_api::{ManagedApp, OperationStatus};
 use windlass_rig::csi::CallName;
-use windlass_rig::kubelet::Event;
 
 use crate::estate::{OPERATOR_USER, Request, SYSTEM};
 use crate::fixture::App;
+use crate::request::begun_at;
 use crate::world::{World, wait};
 use crate::writer::{RECORD, Writer};
 
@@ -25,17 +25,18 @@ impl World {
     /// Nothing suspended, nothing held, nobody active, every volume as it was, no helper claims.
     pub(crate) async fn nothing_is_left(&self, app: &App, status: &OperationStatus) -> anyhow::Result<()> {
         ensure!(status.leftovers.is_empty(), "leftovers: {:?}", status.leftovers);
-        for (group, version, kind, namespace, name) in [
-            ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system", app.kustomization.as_str()),
-            ("helm.toolkit.fluxcd.io", "v2", "HelmRelease", app.name.as_str(), "notes"),
+        let kustomization = app.kustomization.as_str();
+        for (group, version, kind, namespace, name, suspend) in [
+            ("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "flux-system", kustomization, app.suspend),
+            ("helm.toolkit.fluxcd.io", "v2", "HelmRelease", app.name.as_str(), "notes", None),
         ] {
             let api = self.dynamic(group, version, kind, namespace).await?;
             let Some(object) = api.get_opt(name).await? else { continue };
             let json = serde_json::to_value(&object)?;
+            let found = json.pointer("/spec/suspend").cloned();
             ensure!(
-                json.pointer("/spec/suspend").is_none(),
-                "{kind} {name} has spec.suspend {}",
-                json["spec"]["suspend"]
+                found == suspend.map(Value::Bool),
+                "{kind} {name} has spec.suspend {found:?}, which was {suspend:?}"
             );
             let annotations = json["metadata"]["annotations"].to_string();
             ensure!(!annotations.contains("windlass.dev"), "{kind} {name} carries {annotations}");
@@ -61,16 +62,50 @@ impl World {
         Ok(())
     }
 
-    /// What the kubelet started in this namespace within `(from, until)`, in milliseconds since 1970.
-    pub(crate) fn started_between(&self, namespace: &str, from: i64, until: i64) -> anyhow::Result<Vec<String>> {
-        let mut found = Vec::new();
-        for entry in self.estate.runs()? {
-            let here = entry.pod.as_ref().is_some_and(|pod| pod.namespace == namespace);
-            if here && entry.event == Event::Starting && entry.at_ms > from && entry.at_ms < until {
-                found.push(format!("{} at {}", entry.image.unwrap_or_default(), entry.at_ms));
-            }
+    /// The processes of this namespace that ran at any moment within `(from, until)`, in milliseconds since 1970: also those that had
+    /// started before.
+    pub(crate) fn ran_between(&self, namespace: &str, from: i64, until: i64) -> anyhow::Result<Vec<String>> {
+        let runs = RunHistory::from_entries(self.estate.runs()?).runs;
+        let here = runs.iter().filter(|run| run.pod.namespace == namespace);
+        let ran = here.filter(|run| run.from_ms < until && run.until_ms.is_none_or(|end| end > from));
+        let end = |run: &Run| run.until_ms.map_or_else(|| "now".to_owned(), |end| end.to_string());
+        Ok(ran.map(|run| format!("{} from {} to {}", run.image, run.from_ms, end(run))).collect())
+    }
+
+    /// Something ran within `(from, until)`, and all of it was this version.
+    pub(crate) fn only_ran(&self, app: &App, tag: &str, from: i64, until: i64) -> anyhow::Result<()> {
+        let ran = self.ran_between(&app.name, from, until)?;
+        let version = format!(":{tag} ");
+        let only = !ran.is_empty() && ran.iter().all(|run| run.contains(&version));
+        ensure!(only, "from {from} to {until} {ran:?} ran, not {tag} and nothing else");
+        Ok(())
+    }
+
+    /// No version ever ran on data that was not its own. Since the cut of these volumes only the new version ran, and only after its
+    /// release; since the swap of the claims only the old one, and only after that release.
+    pub(crate) fn each_on_its_own_data(
+        &self,
+        app: &App,
+        volumes: &BTreeMap<String, (String, String)>,
+        (old, new): (&str, &str),
+        upgrade: &OperationStatus,
+        rollback: &OperationStatus,
+    ) -> anyhow::Result<()> {
+        let cuts: Vec<i64> =
+            volumes.values().map(|(_, handle)| self.last_cut(handle)).collect::<anyhow::Result<_>>()?;
+        let cut = cuts.into_iter().min().context("the app has no volume")?;
+        let released = begun_at(upgrade, "release/resume/")?;
+        let swapped = begun_at(rollback, "swap/delete/")?;
+        let back_released = begun_at(rollback, "release/resume/")?;
+        let moments = [cut, released, swapped, back_released];
+        let in_order = moments.is_sorted_by(|earlier, later| earlier < later);
+        ensure!(in_order, "cut, release, swap and the release of the old version were at {moments:?}");
+        for (what, from, until) in [("cut", cut, released), ("swap", swapped, back_released)] {
+            let early = self.ran_between(&app.name, from, until)?;
+            ensure!(early.is_empty(), "between {what} and release {early:?} ran");
         }
-        Ok(found)
+        self.only_ran(app, new, cut, swapped)?;
+        self.only_ran(app, old, swapped, i64::MAX)
     }
 
     /// When an operation ended, so many processes of that version had become ready, and none of them had ended.
@@ -90,12 +125,17 @@ impl World {
         Ok(())
     }
 
-    /// When the driver cut the last snapshot of a volume of the app, in milliseconds since 1970.
+    /// When the driver began to cut the last snapshot of a volume, in milliseconds since 1970: nothing may run while it copies. Asked for
+    /// the same again, it answers with what is there, so the first call that it granted is that of the cut.
     pub(crate) fn last_cut(&self, handle: &str) -> anyhow::Result<i64> {
-        let calls = self.estate.driver_calls()?;
-        let cuts = calls.iter().filter(|call| call.volume == handle && call.result == "OK");
-        let cuts = cuts.filter(|call| call.call == CallName::CreateSnapshot);
-        cuts.map(|call| call.answered_ms).max().context("the driver has cut no snapshot")
+        let mut cuts = BTreeMap::new();
+        for call in self.estate.driver_calls()?.into_iter().filter(|call| call.volume == handle && call.result == "OK")
+        {
+            if call.call == CallName::CreateSnapshot {
+                cuts.entry(call.snapshot).or_insert(call.at_ms);
+            }
+        }
+        cuts.into_values().max().with_context(|| format!("the driver has cut no snapshot of {handle}"))
     }
 
     /// Since the driver cut the last copy of the app's volumes, nothing but this version has run.
