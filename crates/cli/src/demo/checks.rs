@@ -1,11 +1,14 @@
 //! What must have come of it. Each check says what was seen.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
-use windlass_api::foreign::Kustomization;
-use windlass_api::{RollbackRequest, UpgradeRequest};
+use kube::{Api, ResourceExt};
+use windlass_api::foreign::{Kustomization, VolumeSnapshot};
+use windlass_api::{RestorePoint, RollbackRequest, UpgradeRequest};
 
 use super::stage::{APP, FILE, Stage, managed};
 use super::story::say;
@@ -18,7 +21,7 @@ pub(super) fn expect(exit: Exit, expected: Exit) -> anyhow::Result<()> {
 }
 
 /// Checks everything and prints it; `false` when something is not as it should be.
-pub(super) async fn check(session: &mut Session, stage: &Stage) -> anyhow::Result<bool> {
+pub(super) async fn check(session: &mut Session, stage: &Stage, kills: &[String]) -> anyhow::Result<bool> {
     let checks = [
         ("no acknowledged record is lost", records(stage).await),
         ("the rollback brought the bytes back", bytes(stage)),
@@ -26,8 +29,9 @@ pub(super) async fn check(session: &mut Session, stage: &Stage) -> anyhow::Resul
         ("the app runs what Git says", running(stage).await),
         ("the failed version is blocked", blocked(stage).await),
         ("nothing is suspended, held or left over", leftovers(stage).await),
-        ("volumes and claims are as they were", volumes(stage).await),
-        ("the operator was really killed", killed(stage)),
+        ("the app's claim is the only one, on a volume as it was", claims(stage).await),
+        ("only volumes and copies are kept that a restore point names", copies(stage).await),
+        ("the operator was really killed", killed(stage, kills)),
     ];
     let mut good = true;
     say(session, "\nChecks:")?;
@@ -114,14 +118,39 @@ fn bytes(stage: &Stage) -> anyhow::Result<String> {
     Ok(format!("sha256 {}", before.get(..12).unwrap_or(before)))
 }
 
-async fn volumes(stage: &Stage) -> anyhow::Result<String> {
+async fn claims(stage: &Stage) -> anyhow::Result<String> {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(stage.client.clone(), APP);
+    let names: Vec<String> = claims.list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect();
+    ensure!(names == [format!("{APP}-data")], "the claims are {names:?}");
     let (volume, _) = stage.volume().await?;
     let policy = volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
     ensure!(policy == Some("Delete"), "the volume is on {policy:?}");
     Ok(format!("{APP}-data on {}, reclaim policy Delete", volume.name_any()))
 }
 
-fn killed(stage: &Stage) -> anyhow::Result<String> {
-    ensure!(stage.operator.killed == 2, "{} times", stage.operator.killed);
-    Ok("twice, with SIGKILL".to_owned())
+/// Everything else that holds data of the app is named by a restore point, which looks after it: the snapshots, and the volume that
+/// the rollback replaced.
+async fn copies(stage: &Stage) -> anyhow::Result<String> {
+    let points: Api<RestorePoint> = Api::namespaced(stage.client.clone(), APP);
+    let points = points.list(&ListParams::default()).await?.items;
+    let snapshots: Api<VolumeSnapshot> = Api::namespaced(stage.client.clone(), APP);
+    let snapshots = snapshots.list(&ListParams::default()).await?;
+    let snapshots: BTreeSet<String> = snapshots.iter().map(ResourceExt::name_any).collect();
+    let taken = points.iter().flat_map(|point| &point.spec.data);
+    let taken: BTreeSet<String> = taken.map(|data| data.snapshot.clone()).collect();
+    ensure!(snapshots == taken, "the snapshots are {snapshots:?}, those of restore points {taken:?}");
+
+    let (own, _) = stage.volume().await?;
+    let all = Api::<PersistentVolume>::all(stage.client.clone()).list(&ListParams::default()).await?;
+    let others = all.iter().map(ResourceExt::name_any).filter(|name| *name != own.name_any());
+    let others: BTreeSet<String> = others.collect();
+    let replaced = points.iter().filter_map(|point| point.status.as_ref()).flat_map(|status| &status.replaced_volumes);
+    let replaced: BTreeSet<String> = replaced.map(|one| one.volume.clone()).collect();
+    ensure!(others == replaced, "other volumes are {others:?}, those that were replaced {replaced:?}");
+    Ok(format!("{} snapshots of {} restore points, {} replaced volume", taken.len(), points.len(), replaced.len()))
+}
+
+fn killed(stage: &Stage, kills: &[String]) -> anyhow::Result<String> {
+    ensure!(stage.operator.killed == 2 && kills.len() == 2, "{} times: {kills:?}", stage.operator.killed);
+    Ok(format!("twice, with SIGKILL: {}", kills.join(", and ")))
 }

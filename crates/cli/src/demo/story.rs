@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser as _;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::checks;
@@ -24,7 +25,7 @@ pub(super) async fn tell(session: &mut Session, keep: bool) -> anyhow::Result<Ex
         return Ok(Exit::Unexpected);
     }
     drop(stage);
-    anyhow::ensure!(!folder.exists(), "{} was left behind", folder.display());
+    ensure!(!folder.exists(), "{} was left behind", folder.display());
     say(session, "Nothing is left behind. See README.md for how to use it on a cluster of yours.")?;
     Ok(Exit::Done)
 }
@@ -55,18 +56,15 @@ async fn acts(session: &mut Session, stage: &mut Stage, began: Instant) -> anyho
     stage.write(50).await?;
 
     act(session, "3. The operator is killed half way (kill -9), twice")?;
-    let moments = killed_upgrade(session, stage).await?;
+    let kills = killed_upgrade(session, stage).await?;
     stage.runs("2.0.0").await?;
-    say(
-        session,
-        &format!("The operator was killed in {} and went on from its journal each time.", moments.join(" and in ")),
-    )?;
+    say(session, &format!("The operator was killed {}. It went on from its journal each time.", kills.join(", and ")))?;
     say(session, "2.0.0 has migrated the records to a new file format.")?;
     stage.write(50).await?;
 
     act(session, "What came of it")?;
     windlass(session, stage, "history notes -n notes").await?;
-    let good = checks::check(session, stage).await?;
+    let good = checks::check(session, stage, &kills).await?;
     say(session, &format!("It took {:.0} s.", began.elapsed().as_secs_f64()))?;
     Ok(good)
 }
@@ -105,12 +103,12 @@ fn describe(session: &mut Session, stage: &Stage) -> anyhow::Result<()> {
     say(session, &lines)
 }
 
-/// An upgrade whose operator is killed in two of its steps; says in which.
+/// An upgrade whose operator is killed twice, as soon as it is seen to have begun one of two steps; says where it was when it died.
 async fn killed_upgrade(session: &mut Session, stage: &mut Stage) -> anyhow::Result<Vec<String>> {
     let line = "upgrade app notes -n notes --to 2.0.0 --reason demo";
     let cli = parse(session, stage, line)?;
     let answers = session.answers.take();
-    let mut moments = Vec::new();
+    let mut kills = Vec::new();
     let exit = {
         let follow = Box::pin(crate::commands::run(&cli, session));
         let kill = async {
@@ -123,8 +121,11 @@ async fn killed_upgrade(session: &mut Session, stage: &mut Stage) -> anyhow::Res
                 })
                 .await?;
                 stage.operator.kill()?;
-                moments.push(step.trim_end_matches('/').to_owned());
+                // What it had sent by then may still be written.
                 tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                let (_, status) = stage.newest_upgrade().await?.context("the upgrade is gone")?;
+                ensure!(status.outcome.is_none(), "the upgrade had ended before the operator was killed");
+                kills.push(moment(&status.journal.unwrap_or_default(), step)?);
                 stage.operator.start()?;
             }
             anyhow::Ok(())
@@ -136,7 +137,24 @@ async fn killed_upgrade(session: &mut Session, stage: &mut Stage) -> anyhow::Res
     session.answers = answers;
     let exit = exit.map_err(|error| anyhow::anyhow!("{error}"))?;
     checks::expect(exit, Exit::Done)?;
-    Ok(moments)
+    Ok(kills)
+}
+
+/// Where an operation stood, by its journal, when who did it was killed for having begun `wanted`. It may have gone on before it died.
+fn moment(journal: &Value, wanted: &str) -> anyhow::Result<String> {
+    let entries = journal.get("entries").and_then(Value::as_array).context("the journal has no entries")?;
+    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let begun = entries.iter().find(|entry| text(entry, "step").starts_with(wanted));
+    let begun = begun.with_context(|| format!("step {wanted} was not begun"))?;
+    let last = entries.last().unwrap_or(begun);
+    let (step, state, newest) = (text(begun, "step"), text(begun, "state"), text(last, "step"));
+    ensure!(state == "Doing" || state == "Done", "{step} was {state} when the operator was killed");
+    let at = match text(last, "state").as_str() {
+        "Doing" => format!("in the middle of {newest}"),
+        "Done" => format!("when {newest} was just done"),
+        state => bail!("{newest} was {state} when the operator was killed"),
+    };
+    Ok(if newest == step { at } else { format!("{at}, after {step}") })
 }
 
 /// Runs a command as if a person had typed it.
@@ -169,6 +187,27 @@ mod tests {
 
     use super::*;
     use crate::Printer;
+
+    #[test]
+    fn a_kill_is_told_as_what_it_cut_off() {
+        let journal = |states: &[(&str, &str)]| {
+            let entries = states.iter().map(|(step, state)| serde_json::json!({"step": step, "state": state}));
+            serde_json::json!({"entries": entries.collect::<Vec<_>>()})
+        };
+        let told =
+            |states: &[(&str, &str)]| moment(&journal(states), "snapshot/take/").map_err(|error| error.to_string());
+        assert_eq!(
+            told(&[("stop/wait", "Done"), ("snapshot/take/data", "Doing")]).unwrap(),
+            "in the middle of snapshot/take/data"
+        );
+        assert_eq!(told(&[("snapshot/take/data", "Done")]).unwrap(), "when snapshot/take/data was just done");
+        assert_eq!(
+            told(&[("snapshot/take/data", "Done"), ("snapshot/verify/data", "Doing")]).unwrap(),
+            "in the middle of snapshot/verify/data, after snapshot/take/data"
+        );
+        told(&[("snapshot/take/data", "Undone")]).unwrap_err();
+        told(&[("stop/wait", "Done")]).unwrap_err();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_cluster_stays_for_a_look_when_that_is_wanted_also_after_a_failure() {
