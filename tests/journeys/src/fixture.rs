@@ -41,6 +41,8 @@ pub(crate) struct Shape {
     pub(crate) helm_upgrade: &'static str,
     /// How long Helm waits for what it released.
     pub(crate) helm_timeout: &'static str,
+    /// Whether the plain manifest says how many replicas there are: then whatever applies it starts pods.
+    pub(crate) declares_replicas: bool,
     /// `spec.replicas` as the chart has it, if it does.
     pub(crate) chart_replicas: Option<usize>,
     /// For how many seconds version 4.0.0 serves before it turns unready.
@@ -57,6 +59,7 @@ impl Default for Shape {
             snapshot_deadline: "60s",
             helm_upgrade: "{strategy: {name: RetryOnFailure}}",
             helm_timeout: "30s",
+            declares_replicas: false,
             chart_replicas: None,
             serves: None,
         }
@@ -91,6 +94,9 @@ impl World {
             let first = "            - {name: DATA_DIR, value: /data}\n";
             let more = format!("{first}            - {{name: FAIL_AFTER_SECONDS, value: \"{seconds}\"}}\n");
             text = text.replace(first, &more);
+        }
+        if shape.declares_replicas {
+            text = text.replacen("spec:\n  strategy", "spec:\n  replicas: 1\n  strategy", 1);
         }
         let files = vec![(path.clone(), text)];
         let app = self.deliver(name, path, files, vec!["notes-data".into()]).await?;

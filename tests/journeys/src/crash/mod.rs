@@ -85,7 +85,7 @@ async fn succeeds(world: &World) -> anyhow::Result<App> {
 }
 
 async fn rolled_back(world: &World) -> anyhow::Result<App> {
-    let app = world.manifests_app("j03", Shape { timeout: "45s", ..Shape::default() }).await?;
+    let app = world.manifests_app("j03", Shape { timeout: "45s", declares_replicas: true, ..Shape::default() }).await?;
     write_records(world, &app, 50).await?;
     world.ask_upgrade(&app.name, "to-3.0.0", upgrade_spec("notes", &[("image/notes", "3.0.0")])).await?;
     expect(&world.upgrade_ended(&app.name, "to-3.0.0").await?, Outcome::RolledBack)?;

@@ -91,9 +91,7 @@ impl World {
         upgrade: &OperationStatus,
         rollback: &OperationStatus,
     ) -> anyhow::Result<()> {
-        let cuts: Vec<i64> =
-            volumes.values().map(|(_, handle)| self.last_cut(handle)).collect::<anyhow::Result<_>>()?;
-        let cut = cuts.into_iter().min().context("the app has no volume")?;
+        let cut = self.first_cut(volumes)?;
         let released = begun_at(upgrade, "release/resume/")?;
         let swapped = begun_at(rollback, "swap/delete/")?;
         let back_released = begun_at(rollback, "release/resume/")?;
@@ -138,19 +136,25 @@ impl World {
         cuts.into_values().max().with_context(|| format!("the driver has cut no snapshot of {handle}"))
     }
 
-    /// Since the driver cut the last copy of the app's volumes, nothing but this version has run.
-    pub(crate) async fn only_ran_since_the_cut(&self, app: &App, tag: &str) -> anyhow::Result<()> {
-        let volumes = self.volumes(app).await?;
+    /// The first of the last cuts of these volumes.
+    fn first_cut(&self, volumes: &BTreeMap<String, (String, String)>) -> anyhow::Result<i64> {
         let cuts: Vec<i64> =
             volumes.values().map(|(_, handle)| self.last_cut(handle)).collect::<anyhow::Result<_>>()?;
-        let cut = cuts.into_iter().min().context("the app has no volumes")?;
-        let runs = RunHistory::from_entries(self.estate.runs()?).runs;
-        let ran = |run: &&Run| run.pod.namespace == app.name && run.until_ms.is_none_or(|at| at > cut);
-        let (right, wrong): (Vec<&Run>, Vec<&Run>) =
-            runs.iter().filter(ran).partition(|run| run.image.ends_with(&format!(":{tag}")));
-        ensure!(wrong.is_empty(), "after the cut at {cut} {wrong:?} ran");
-        ensure!(!right.is_empty(), "after the cut at {cut} no {tag} ran");
-        Ok(())
+        cuts.into_iter().min().context("the app has no volume")
+    }
+
+    /// Since the driver cut the last copy of the app's volumes nothing ran before the release, and only this version after it.
+    pub(crate) async fn only_ran_since_the_cut(
+        &self,
+        app: &App,
+        tag: &str,
+        upgrade: &OperationStatus,
+    ) -> anyhow::Result<()> {
+        let cut = self.first_cut(&self.volumes(app).await?)?;
+        let released = begun_at(upgrade, "release/resume/")?;
+        let early = self.ran_between(&app.name, cut, released)?;
+        ensure!(cut < released && early.is_empty(), "between cut {cut} and release {released} {early:?} ran");
+        self.only_ran(app, tag, cut, i64::MAX)
     }
 
     /// The newest release in the books of the app's HelmRelease is a good one of this chart.

@@ -17,7 +17,7 @@ use crate::writer::Writer;
 /// The new version corrupts its data and never becomes ready: data and Git come back by themselves, the version is blocked,
 /// and at no moment did a version run on data that was not its own.
 pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
-    let app = world.manifests_app("j03", Shape { timeout: "15s", ..Shape::default() }).await?;
+    let app = world.manifests_app("j03", Shape { timeout: "15s", declares_replicas: true, ..Shape::default() }).await?;
     let pod = world.ready_pods(&app.name).await?.first().context("no pod")?.0.clone();
     let writer = Writer::start(world.estate.app(&app.name, &pod).await?);
     writer.reaches(500).await?;

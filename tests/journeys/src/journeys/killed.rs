@@ -44,7 +44,7 @@ async fn goes_back(
     name: &str,
     meanwhile: impl AsyncFnOnce(&App) -> anyhow::Result<()>,
 ) -> anyhow::Result<Failed> {
-    let shape = Shape { timeout: "25s", snapshot_deadline: "10m", ..Shape::default() };
+    let shape = Shape { timeout: "25s", snapshot_deadline: "10m", declares_replicas: true, ..Shape::default() };
     let app = world.manifests_app(name, shape).await?;
     let writer = Writer::start(world.estate.app(&app.name, &world.only_pod(&app).await?).await?);
     writer.reaches(100).await?;

@@ -187,8 +187,7 @@ pub(crate) async fn cancel_after_the_push(world: &World) -> anyhow::Result<Strin
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     world.nothing_is_left(&app, &status).await?;
     world.no_copies(&app).await?;
-    let started = world.started_between(&app.name, 0, i64::MAX)?;
-    ensure!(started.iter().all(|run| run.contains(":1.0.0 ")), "{started:?} started");
+    world.only_ran(&app, "1.0.0", 0, i64::MAX)?;
     world.holds(&app, "notes-data", written).await?;
     ensure!(world.volumes(&app).await? == volumes, "the app is on another volume");
     let blocked = world.blocked(&app).await?;

@@ -26,7 +26,7 @@ pub(crate) async fn deployment(world: &World) -> anyhow::Result<String> {
     expect(&status, Outcome::Succeeded)?;
     ensure!(running.len() == 1 && running[0].1.ends_with(":1.1.0"), "success was reported while {running:?} ran");
     world.ran_at_the_end(&app, "1.1.0", 1, &status)?;
-    world.only_ran_since_the_cut(&app, "1.1.0").await?;
+    world.only_ran_since_the_cut(&app, "1.1.0", &status).await?;
     let acknowledged = writer.refused().await?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;
@@ -53,7 +53,7 @@ pub(crate) async fn statefulset(world: &World) -> anyhow::Result<String> {
     let running = world.ready_pods(&app.name).await?;
     ensure!(running.len() == 2 && running.iter().all(|(_, image)| image.ends_with(":1.1.0")), "{running:?}");
     world.ran_at_the_end(&app, "1.1.0", 2, &status)?;
-    world.only_ran_since_the_cut(&app, "1.1.0").await?;
+    world.only_ran_since_the_cut(&app, "1.1.0", &status).await?;
     world.chart_is_deployed(&app, "1.1.0").await?;
     ensure!(app.repo.commits()? == commits + 1, "not exactly one commit was made");
     let numstat = app.repo.numstat("HEAD")?;

@@ -74,6 +74,7 @@ pub(crate) async fn never_ready(world: &World) -> anyhow::Result<String> {
     }
     ensure!(app.repo.read(&app.path)? == text, "the file is not what it was");
     world.each_on_its_own_data(&app, &volumes, ("1.0.0", "3.0.0"), &upgrade, &rollback)?;
+    world.chart_is_deployed(&app, "1.0.0").await?;
     world.nothing_is_left(&app, &rollback).await?;
     Ok(format!("2 claims; {}", world.measured(&app, &[&upgrade, &rollback])?))
 }

@@ -1,12 +1,16 @@
 //! When a version counts as having served, so that going back may lose what it acknowledged.
 
 use jiff::SignedDuration;
+use serde_json::json;
 
+use super::builders::{facts, kustomization, release_facts, upgrade_to};
+use super::inheriting::Ended;
 use super::meddling::upgrade;
 use super::world::{Behaviour, Journey, Meddle, PLAIN, RELEASE, Setup, State, Trouble, World};
-use crate::app::after::{FollowUp, may_have_served};
+use crate::app;
+use crate::app::after::{FollowUp, Sighting, may_have_served, sighting};
 use crate::app::inherit::Operation;
-use crate::engine::Outcome;
+use crate::engine::{Outcome, StepState};
 
 #[test]
 fn a_version_that_was_ready_for_a_moment_counts_as_having_served() {
@@ -40,6 +44,24 @@ fn a_pod_without_the_data_that_is_ready_all_the_time_is_no_reason_to_ask() {
     assert!(matches!(journey.outcome(), Outcome::Failed { step, .. } if step == "verify/healthy"));
     let expected = FollowUp::RollBack { restore_data: true, loses_writes: false };
     assert_eq!(journey.follow_up(), expected);
+}
+
+#[test]
+fn a_release_beside_workloads_that_are_kept_from_being_applied_may_have_made_pods() {
+    let mut facts = facts();
+    let mut own = release_facts().delivery.objects[1].clone();
+    own.parent = Some(kustomization("root"));
+    facts.delivery.objects.push(own);
+    let held = || {
+        let plan = app::upgrade::plan(&upgrade_to("1.1.0"), &facts).unwrap();
+        Ended::new(plan).with("release/resume/kustomization/flux-system/notes", StepState::Done, json!({}))
+    };
+    let let_go = held().with("release/resume/helmrelease/notes/notes", StepState::Done, json!({}));
+    for (ended, created) in [(held(), false), (let_go, true)] {
+        let Operation { plan, journal, inputs } = ended.operation();
+        assert!(journal.irrevocable(plan));
+        assert_eq!(sighting(plan, journal, inputs, &[]), Sighting { created, served: false });
+    }
 }
 
 #[test]
