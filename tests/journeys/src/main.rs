@@ -25,6 +25,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 
+use crate::crash::Rules;
 use crate::journeys::Journey;
 use crate::world::World;
 
@@ -133,8 +134,19 @@ fn on_real_servers(chosen: &[&Journey]) -> usize {
 
 fn on_a_simulation(journey: &Journey, seed: u64) -> bool {
     let passed = virtual_time(async {
-        let world = World::install(Box::new(estate::SimEstate::start(seed, 3, None).await?)).await?;
-        Ok(take(journey, &world).await)
+        let estate = estate::SimEstate::start(seed, 3, None).await?;
+        let rules = Rules::watch(estate.server(), estate.pushes(), estate.runs_of_pods());
+        let world = World::install(Box::new(estate)).await?;
+        let passed = take(journey, &world).await;
+        let (broken, _) = rules.verdict();
+        // What a success must look like is each journey's to say: some have two upgrades, or somebody who pushes beside ours. And the
+        // refusals put claims and volumes beside the app's that it does not have, and take them away again.
+        let counts = |rule: &String| !rule.starts_with("3:") && journey.name != "07-refusals";
+        let broken: Vec<String> = broken.into_iter().filter(counts).collect();
+        if passed && !broken.is_empty() {
+            println!("journey {} ... FAILED: rules were broken: {broken:#?}", journey.name);
+        }
+        Ok(passed && broken.is_empty())
     });
     passed.unwrap_or_else(|error| {
         println!("journey {} ... FAILED: the simulation did not start: {error:#}", journey.name);

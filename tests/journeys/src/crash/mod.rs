@@ -49,10 +49,11 @@ pub(crate) struct Scenario {
     run: for<'a> fn(&'a World) -> LocalBoxFuture<'a, anyhow::Result<App>>,
 }
 
-/// The scenarios: an upgrade that succeeds, and one that is rolled back with its data.
-pub(crate) const SCENARIOS: [Scenario; 2] = [
+/// The scenarios: an upgrade that succeeds, one that is rolled back with its data, and one that is undone with its commit.
+pub(crate) const SCENARIOS: [Scenario; 3] = [
     Scenario { name: "02-statefulset-by-helmrelease", run: |world| Box::pin(succeeds(world)) },
     Scenario { name: "03-never-ready-is-rolled-back", run: |world| Box::pin(rolled_back(world)) },
+    Scenario { name: "09-undone-after-the-push", run: |world| Box::pin(undone(world)) },
 ];
 
 async fn write_records(world: &World, app: &App, count: u64) -> anyhow::Result<()> {
@@ -92,6 +93,18 @@ async fn rolled_back(world: &World) -> anyhow::Result<App> {
     expect(&world.rolled_back(&app.name, "to-3.0.0").await?, Outcome::Succeeded)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     are_there(world, &app, 50).await?;
+    Ok(app)
+}
+
+async fn undone(world: &World) -> anyhow::Result<App> {
+    let app = world.manifests_app("j09", Shape { timeout: "6s", declares_replicas: true, ..Shape::default() }).await?;
+    write_records(world, &app, 20).await?;
+    world.estate.fetching(false).await?;
+    world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
+    expect(&world.upgrade_ended(&app.name, "to-1.1.0").await?, Outcome::Undone)?;
+    world.estate.fetching(true).await?;
+    world.wait_ready(&app.name, "1.0.0", 1).await?;
+    are_there(world, &app, 20).await?;
     Ok(app)
 }
 

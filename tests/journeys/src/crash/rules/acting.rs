@@ -23,7 +23,8 @@ pub(super) fn before_write(state: &mut State, write: &Admission<'_>, key: &Key, 
     if write.operation != Operation::Update {
         return;
     }
-    let before = state.get(resource, namespace, name).cloned().unwrap_or_default();
+    // Also of one that is being deleted.
+    let before = state.objects.get(key).cloned().unwrap_or_default();
     match resource.as_str() {
         "upgraderequests" | "rollbackrequests" => {
             let journal = |request: &Value| request.pointer("/status/journal").cloned().unwrap_or_default();

@@ -127,6 +127,9 @@ impl Rules {
                     request.pointer("/status/plan").is_some() && text(request, "/status/outcome").is_empty()
                 })?;
                 let entries = list(running, "/status/journal/entries");
+                if let Some(back) = entries.iter().find(|entry| text(entry, "/state") == "Undoing") {
+                    return Some(format!("{prefix}, undoing {}", text(back, "/step")));
+                }
                 let at = entries.last().map_or_else(|| "plan".to_owned(), |entry| text(entry, "/step").to_owned());
                 Some(format!("{prefix} {at}"))
             };

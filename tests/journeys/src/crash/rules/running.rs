@@ -10,23 +10,23 @@ use super::{Key, State, begun, list, text};
 const HELD_BY: &str = "/metadata/annotations/upgrades.windlass.dev~1held-by";
 
 /// Rule 4: no container of an app starts between the cut of its data and the release of the target, nor between the swap of its
-/// claims and the release of what the restored data belongs to.
+/// claims and the release of what the restored data belongs to; and after a release only what was released.
 pub(super) fn since_the_last_write(state: &mut State) {
     let entries = state.runs.entries();
     let fresh = entries.get(state.runs_seen..).unwrap_or_default();
     state.runs_seen = entries.len();
     for entry in fresh.iter().filter(|entry| entry.event == Event::Starting) {
         let Some(pod) = &entry.pod else { continue };
-        if let Some(why) = state.closed(&pod.namespace) {
-            let image = entry.image.as_deref().unwrap_or_default();
+        let image = entry.image.as_deref().unwrap_or_default();
+        if let Some(why) = state.closed(&pod.namespace, image) {
             state.broken("4", format!("{image} was started in {} {why}", pod.name));
         }
     }
 }
 
 impl State {
-    /// Why nothing may start on the app's data now.
-    fn closed(&self, namespace: &str) -> Option<&'static str> {
+    /// Why this image may not start on the app's data now.
+    fn closed(&self, namespace: &str, image: &str) -> Option<&'static str> {
         let running = |request: &&Value| text(request, "/status/outcome").is_empty();
         let released = |request: &Value| begun(request, "release/resume/");
         let cut = |content: &Value| {
@@ -43,9 +43,24 @@ impl State {
         {
             return Some("between the cut of its data and the release");
         }
-        let mut rollbacks = self.within("rollbackrequests", namespace).filter(running);
-        let swapped = rollbacks.any(|one| begun(one, "swap/delete/") && !released(one));
-        swapped.then_some("between the swap of its claims and the release")
+        let begun_to_go_back = |one: &&Value| running(one) && one.pointer("/status/plan").is_some();
+        let rollbacks: Vec<&Value> = self.within("rollbackrequests", namespace).filter(begun_to_go_back).collect();
+        if rollbacks.iter().any(|one| begun(one, "swap/delete/") && !released(one)) {
+            return Some("between the swap of its claims and the release");
+        }
+        let found = self.found.get(namespace).is_none_or(|found| found.iter().any(|one| one == image));
+        if rollbacks.iter().any(|one| released(one)) && !found {
+            return Some("after the release of what was there before");
+        }
+        let is_target = |request: &Value| {
+            let targets = request.pointer("/spec/target/components").and_then(Value::as_object);
+            let mut images = targets.into_iter().flatten().filter(|(component, _)| component.starts_with("image/"));
+            let tag = image.rsplit_once(':').map(|(_, tag)| tag);
+            images.all(|(_, wanted)| wanted.as_str() == tag)
+        };
+        let mut upgrades = self.within("upgraderequests", namespace).filter(running);
+        let other = upgrades.any(|one| released(one) && !turned_back(one) && !is_target(one));
+        (other && rollbacks.is_empty()).then_some("after the release of the target")
     }
 }
 

@@ -61,11 +61,15 @@ fn volume(name: &str, phase: &str, policy: &str) -> Value {
         "spec": {"claimRef": of, "persistentVolumeReclaimPolicy": policy}})
 }
 
-fn run(event: Event) -> Entry {
+fn run_of(tag: &str, event: Event) -> Entry {
     let pod = PodRef { namespace: "a".into(), name: "notes-0".into(), uid: "p".into() };
     let claims = vec![ClaimRef { claim: "data".into(), handle: "h".into() }];
-    let (container, image) = (Some("notes".into()), Some("notes:1.0.0".into()));
+    let (container, image) = (Some("notes".into()), Some(format!("notes:{tag}")));
     Entry { pod: Some(pod), container, image, claims, ..Entry::bare(event) }
+}
+
+fn run(event: Event) -> Entry {
+    run_of("1.0.0", event)
 }
 
 fn upgrade(steps: &[&str], outcome: &str) -> Value {
@@ -254,16 +258,34 @@ fn nobody_deletes_the_only_copy_of_a_claims_data() {
 fn nothing_must_start_between_the_cut_and_the_release() {
     let cut = json!({"metadata": {"name": "s"}, "spec": {"volumeSnapshotRef": {"namespace": "a"}},
         "status": {"snapshotHandle": "h"}});
-    let starts = |steps: &[&str]| {
+    let starts = |tag: &str, steps: &[&str]| {
         let request = ("upgraderequests", upgrade(steps, ""));
         let mut state = holding(&[request, ("volumesnapshotcontents", cut.clone())]);
-        state.runs.record(run(Event::Starting));
+        state.runs.record(run_of(tag, Event::Starting));
         running::since_the_last_write(&mut state);
         state.broken.len()
     };
-    assert_eq!(starts(&["stop/wait"]), 0);
-    assert_eq!(starts(&["stop/wait", "snapshot/take/data"]), 1);
-    assert_eq!(starts(&["snapshot/take/data", "release/resume/kustomization/a/a"]), 0);
+    assert_eq!(starts("1.0.0", &["stop/wait"]), 0);
+    assert_eq!(starts("1.0.0", &["stop/wait", "snapshot/take/data"]), 1);
+    assert_eq!(starts("1.1.0", &["snapshot/take/data", "release/resume/kustomization/a/a"]), 0);
+    assert_eq!(starts("1.0.0", &["snapshot/take/data", "release/resume/kustomization/a/a"]), 1, "it is not the target");
+}
+
+#[test]
+fn what_starts_once_the_old_version_is_released_again_is_that() {
+    let starts = |tag: &str, steps: &[&str]| {
+        let mut rollback = upgrade(steps, "");
+        rollback["status"]["plan"] = json!({});
+        let mut state = holding(&[("rollbackrequests", rollback)]);
+        state.found.insert("a".into(), vec!["notes:1.0.0".into()]);
+        state.runs.record(run_of(tag, Event::Starting));
+        running::since_the_last_write(&mut state);
+        state.broken.len()
+    };
+    assert_eq!(starts("1.1.0", &["suspend/x"]), 0);
+    assert_eq!(starts("1.0.0", &["swap/delete/data"]), 1);
+    assert_eq!(starts("1.0.0", &["swap/delete/data", "release/resume/kustomization/a/a"]), 0);
+    assert_eq!(starts("1.1.0", &["swap/delete/data", "release/resume/kustomization/a/a"]), 1);
 }
 
 #[tokio::test]
