@@ -62,8 +62,10 @@ impl<K: Request> Turn<'_, K> {
     async fn has_succeeded(&self, rollback: &str) -> Result<bool, Failure> {
         let Some(app) = self.app_ref() else { return Ok(false) };
         let last = self.context.apps.last(&app).await?;
+        let asked_at = self.request.creation_timestamp().map(|at| at.0);
         Ok(last.is_some_and(|last| {
-            last.kind == OperationKind::RollbackRequest && last.name == rollback && last.outcome == Outcome::Succeeded
+            let is_it = last.kind == OperationKind::RollbackRequest && last.name == rollback;
+            is_it && last.outcome == Outcome::Succeeded && asked_at.is_none_or(|at| last.finished_at >= at)
         }))
     }
 
@@ -154,8 +156,8 @@ impl<K: Request> Turn<'_, K> {
             let step = |left: &Value| left["object"].as_str().unwrap_or_default().to_owned();
             left.retain(|left| settled(&success, &mine, &step(left)) == Settled::No);
         }
-        // One that is over has said already how the app is, and is the later operation.
-        let is_last = !others.iter().any(|other| !other.is_upgrade && other.name == rollback && other.over);
+        // One that is over, or gone since, has said already how the app is, and is the later operation.
+        let is_last = others.iter().any(|other| !other.is_upgrade && other.name == rollback && !other.over);
         let more = json!({"rollback": rollback, "leftovers": left});
         self.finish_with(Outcome::RolledBack, message, more, is_last).await
     }

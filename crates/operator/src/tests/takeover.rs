@@ -234,7 +234,7 @@ async fn an_upgrade_whose_rollback_had_begun_and_was_deleted_needs_one_unless_th
             let app = estate.cluster.context.apps.clone();
             let last = json!({
                 "kind": "RollbackRequest", "name": "back", "uid": rollback.uid(), "outcome": outcome,
-                "finishedAt": "2026-01-01T00:00:00Z",
+                "finishedAt": estate.cluster.context.clock.now(),
             });
             let found = estate.api::<ManagedApp>().get("notes").await.unwrap();
             app.record_last(&crate::resolve::app_ref(&found), last).await.unwrap();
@@ -246,7 +246,11 @@ async fn an_upgrade_whose_rollback_had_begun_and_was_deleted_needs_one_unless_th
         assert_eq!(status.outcome, Some(expected), "{how:?}: {:?}", status.message);
         let message = status.message.unwrap();
         let said = "rollback back was undone: it was deleted. ";
-        assert_eq!(message.contains(said), expected == windlass_api::Outcome::NeedsRollback, "{message}");
+        let needs = expected == windlass_api::Outcome::NeedsRollback;
+        assert_eq!(message.contains(said), needs, "{message}");
+        // What a success has said of the app stays.
+        let app = estate.api::<ManagedApp>().get("notes").await.unwrap().status.unwrap();
+        assert_eq!(app.last_operation.unwrap().name, if needs { "up" } else { "back" });
     }
 }
 

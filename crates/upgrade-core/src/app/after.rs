@@ -65,14 +65,14 @@ pub fn sighting(plan: &Plan, journal: &Journal, inputs: &AppInputs, pods: &[PodF
         journal.entry(&step).is_some_and(|entry| entry.begun)
     });
     // From then on Flux may create pods by itself, where Git says how many: perhaps right after this look. Only what is kept from
-    // being applied has none, until that ends. A release that is let go has never been kept from anything.
+    // being applied has none, until that ends. A release that is let go, perhaps by its parent, has never been kept from anything.
     let begun = |step: &str| journal.entry(step).is_some_and(|entry| entry.begun);
     let unfreezes = |step: &str| step.starts_with("release/unfreeze/");
     let frozen = plan.steps.iter().any(|step| unfreezes(&step.id));
     let releases = inputs.roots.iter().filter(|root| root.own && root.role == DeliveryRole::Release);
     let applied = !frozen
         || plan.steps.iter().any(|step| unfreezes(&step.id) && begun(&step.id))
-        || releases.into_iter().any(|root| begun(&id("release/resume", &root.object)));
+        || releases.into_iter().any(|root| root.declared || begun(&id("release/resume", &root.object)));
     let created = released && (served || counted || applied || !pods.is_empty());
     Sighting { created, served }
 }

@@ -97,12 +97,15 @@ async fn rolled_back(world: &World) -> anyhow::Result<App> {
 }
 
 async fn undone(world: &World) -> anyhow::Result<App> {
-    let app = world.manifests_app("j09", Shape { timeout: "6s", declares_replicas: true, ..Shape::default() }).await?;
+    let app = world.manifests_app("j09", Shape { declares_replicas: true, ..Shape::default() }).await?;
     write_records(world, &app, 20).await?;
+    // Held where the push is over and nothing is released.
     world.estate.fetching(false).await?;
     world.ask_upgrade(&app.name, "to-1.1.0", upgrade_spec("notes", &[("image/notes", "1.1.0")])).await?;
-    expect(&world.upgrade_ended(&app.name, "to-1.1.0").await?, Outcome::Undone)?;
+    world.step_begun(&app.name, "to-1.1.0", "release/fetch/").await?;
+    world.cancel(&app.name, "to-1.1.0").await?;
     world.estate.fetching(true).await?;
+    expect(&world.upgrade_ended(&app.name, "to-1.1.0").await?, Outcome::Cancelled)?;
     world.wait_ready(&app.name, "1.0.0", 1).await?;
     are_there(world, &app, 20).await?;
     Ok(app)

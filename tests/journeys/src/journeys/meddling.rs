@@ -46,7 +46,7 @@ impl World {
         Ok(())
     }
 
-    async fn cancel(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
+    pub(crate) async fn cancel(&self, namespace: &str, name: &str) -> anyhow::Result<()> {
         let patch = Patch::Merge(json!({"spec": {"cancel": true}}));
         self.upgrades(namespace).patch(name, &PatchParams::default(), &patch).await?;
         Ok(())

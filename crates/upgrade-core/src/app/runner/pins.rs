@@ -182,10 +182,34 @@ impl Work<'_> {
         if !committed {
             return Ok(Observation::Done(json!({"committed": false})));
         }
-        Ok(match self.carrier_showing(&self.inputs.to).await? {
-            Some(shows) => Observation::Absent(format!("{shows} to go away")),
+        // A leftover at once: what is undone after it must not wait.
+        if let Some(late) = self.inputs.repositories.iter().find(|one| self.may_still_land(&one.name)) {
+            let why = format!("a push that {} has never answered may still land", late.name);
+            return Err(Failure::permanent("commit-not-undone", why).with_hint("it is looked for again by itself"));
+        }
+        if let Some(shows) = self.carrier_showing(&self.inputs.to).await? {
+            return Ok(Observation::Absent(format!("{shows} to go away")));
+        }
+        Ok(match self.source_at_work().await? {
+            Some(source) => Observation::Absent(format!("{source} to look again")),
             None => Observation::Done(json!({"committed": true})),
         })
+    }
+
+    /// A source that may be in the middle of a fetch which was begun before the commit was taken back. It has ended once a token of this
+    /// step is answered, by whatever came of the next one.
+    async fn source_at_work(&self) -> Result<Option<&ObjectRef>, Failure> {
+        let asked = format!("{}/", self.cx.token());
+        for source in &self.inputs.sources {
+            if !self.read_by(source).any(|repository| self.inputs.changes_in(&repository.name)) {
+                continue;
+            }
+            let found = self.ports.delivery.suspension(source).await?.filter(|found| found.suspend != Some(true));
+            if found.is_some_and(|found| !found.handled.unwrap_or_default().starts_with(&asked)) {
+                return Ok(Some(source));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits, once nothing shows a version any more that is undone, for those who may have it still: a parent that works all the time, in
@@ -199,6 +223,10 @@ impl Work<'_> {
         let carriers = self.cx.journal.entry("commit/carriers").filter(|entry| entry.begun);
         let applies = self.inputs.root(released).is_some_and(|root| root.role == DeliveryRole::Manifests);
         let Some(carriers) = carriers.filter(|_| applies) else { return Ok(None) };
+        // A person decides what becomes of a commit that is kept.
+        if self.why_the_commit_stays().is_some() {
+            return Ok(None);
+        }
         // Since when nothing shows it is known only from that step: until then this one is left over, too.
         self.commit_is_undone()?;
         let settled = self.has_settled(carriers.finished_at.unwrap_or(self.cx.now));
@@ -222,8 +250,17 @@ impl Work<'_> {
         let is_read = |one: &Carrier| read.iter().any(|repository| self.inputs.reads(&one.object, &repository.name));
         let artifacts = carriers.iter().filter(|one| one.kind == CarrierKind::Artifact && is_read(one));
         let shown: Vec<&String> = artifacts.filter_map(|one| one.shows.as_ref()).collect();
-        let is_there = attempted.as_ref().is_some_and(|attempted| shown.contains(&attempted));
-        Ok((!is_there).then(|| match shown.first() {
+        if attempted.as_ref().is_some_and(|attempted| shown.contains(&attempted)) {
+            return Ok(None);
+        }
+        // It may have another source by now.
+        for repository in &read {
+            let head = self.ports.git.head(&self.inputs.app, repository).await?;
+            if attempted.as_ref() == Some(&head) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(match shown.first() {
             Some(commit) => format!("{object} to try {}", brief(commit)),
             None => format!("the source of {object} to have an artifact"),
         }))

@@ -57,7 +57,13 @@ fn a_release_beside_workloads_that_are_kept_from_being_applied_may_have_made_pod
         Ended::new(plan).with("release/resume/kustomization/flux-system/notes", StepState::Done, json!({}))
     };
     let let_go = held().with("release/resume/helmrelease/notes/notes", StepState::Done, json!({}));
-    for (ended, created) in [(held(), false), (let_go, true)] {
+    let by_its_parent = {
+        let mut facts = facts.clone();
+        facts.delivery.objects[2].suspend_declared = true;
+        let plan = app::upgrade::plan(&upgrade_to("1.1.0"), &facts).unwrap();
+        Ended::new(plan).with("release/resume/kustomization/flux-system/root", StepState::Done, json!({}))
+    };
+    for (ended, created) in [(held(), false), (let_go, true), (by_its_parent, true)] {
         let Operation { plan, journal, inputs } = ended.operation();
         assert!(journal.irrevocable(plan));
         assert_eq!(sighting(plan, journal, inputs, &[]), Sighting { created, served: false });

@@ -99,7 +99,13 @@ impl Delivery for World {
     }
 
     async fn suspension(&self, object: &ObjectRef) -> Result<Option<Suspension>, Failure> {
-        self.call("delivery.suspension", |state| Ok(Some(state.object(object)?.suspension()))).await
+        self.call("delivery.suspension", |state| {
+            if *object == Source::object() {
+                return Ok(Some(state.source.suspension()));
+            }
+            Ok(Some(state.object(object)?.suspension()))
+        })
+        .await
     }
 
     async fn resume(

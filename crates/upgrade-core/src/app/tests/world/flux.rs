@@ -19,7 +19,8 @@ pub(in crate::app::tests) struct Source {
     before: Option<(String, Timestamp)>,
     requested: String,
     handled: String,
-    fetching: Option<(String, Timestamp)>,
+    /// The token, what it will have fetched, and when.
+    fetching: Option<(String, Option<String>, Timestamp)>,
     fetched_at: Option<Timestamp>,
 }
 
@@ -37,6 +38,18 @@ impl Source {
 
     pub(super) fn object() -> ObjectRef {
         git_repository("apps")
+    }
+
+    pub(super) fn suspension(&self) -> Suspension {
+        Suspension {
+            uid: "uid-of-source".into(),
+            suspend: None,
+            held_by: None,
+            stage: None,
+            as_found: None,
+            requested: Some(self.requested.clone()),
+            handled: Some(self.handled.clone()),
+        }
     }
 }
 
@@ -238,13 +251,13 @@ impl State {
     pub(super) fn turn_source(&mut self) {
         let now = self.now;
         let source = &mut self.source;
-        match &source.fetching {
-            Some((token, until)) if *until <= now => {
-                source.handled = token.clone();
+        match source.fetching.clone() {
+            Some((token, fetched, until)) if until <= now => {
+                source.handled = token;
                 source.fetching = None;
                 source.fetched_at = Some(now);
-                if self.git.down_until.is_none_or(|until| until <= now) {
-                    let before = std::mem::replace(&mut source.artifact, self.git.head().sha.clone());
+                if let Some(fetched) = fetched {
+                    let before = std::mem::replace(&mut source.artifact, fetched);
                     if before != source.artifact {
                         source.before = Some((before, now + LAG));
                     }
@@ -254,10 +267,17 @@ impl State {
             None => {
                 let due = source.fetched_at.is_none_or(|at| now.duration_since(at) >= INTERVAL);
                 if due || source.handled != source.requested {
-                    source.fetching = Some((source.requested.clone(), now + SignedDuration::from_millis(150)));
+                    self.fetch(SignedDuration::from_millis(150));
                 }
             }
         }
+    }
+
+    /// The source begins to fetch what Git has now.
+    pub(in crate::app::tests) fn fetch(&mut self, takes: SignedDuration) {
+        let is_up = self.git.down_until.is_none_or(|until| until <= self.now);
+        let fetched = is_up.then(|| self.git.head().sha.clone());
+        self.source.fetching = Some((self.source.requested.clone(), fetched, self.now + takes));
     }
 
     pub(super) fn turn_objects(&mut self) {
