@@ -1,6 +1,7 @@
 //! The operator's own wiring on an API server: every port is the real one, and the tests play the controllers around it.
 
 mod ending;
+mod estate;
 mod events;
 mod leading;
 mod stuck;

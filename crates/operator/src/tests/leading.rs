@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube_sim::Identity;
 use kube_sim::faults::{Fault, Faults, Matcher, Rule};
 
-use super::takeover::Estate;
+use super::estate::Estate;
 use super::*;
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use windlass_api::{ManagedApp, OperationStatus, Outcome, UpgradeRequest, condition};
 use windlass_workloads::kstatus::{Status, verdict};
 
-use super::takeover::Estate;
+use super::estate::Estate;
 use super::*;
 use crate::kinds::Request;
 

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use windlass_api::{ManagedApp, OperationStatus};
 use windlass_rig::csi::CallName;
 
+use crate::crash::kept_by_driver;
 use crate::estate::{OPERATOR_USER, Request, SYSTEM};
 use crate::fixture::App;
 use crate::request::begun_at;
@@ -254,15 +255,9 @@ impl World {
 
     /// The snapshots of these volumes that the driver has cut and not deleted.
     fn cuts_that_are_kept(&self, volumes: &[String]) -> anyhow::Result<BTreeSet<String>> {
-        let mut kept = BTreeSet::new();
-        for call in self.estate.driver_calls()?.into_iter().filter(|call| call.result == "OK") {
-            match call.call {
-                CallName::CreateSnapshot if volumes.contains(&call.volume) => drop(kept.insert(call.snapshot)),
-                CallName::DeleteSnapshot => drop(kept.remove(&call.snapshot)),
-                _ => {}
-            }
-        }
-        Ok(kept)
+        let mut calls = self.estate.driver_calls()?;
+        calls.retain(|call| call.call != CallName::CreateSnapshot || volumes.contains(&call.volume));
+        Ok(kept_by_driver(&calls).1.into_iter().map(ToOwned::to_owned).collect())
     }
 
     /// Waits until there is no copy of the app's volumes, neither in the cluster's books nor in those of the storage.
